@@ -1,0 +1,1 @@
+"""The rooms that hold both buffer and store: save (with adoption), read, flush, settle, sweep, evict, purge."""
