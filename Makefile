@@ -1,0 +1,40 @@
+# Blotter: what to do with it. Each target that needs the virtual environment makes it first, and quickly when it is there.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+PY := .venv/bin/python
+PYTEST_ARGS ?=
+ARGS ?=
+
+.PHONY: help setup run test lint format lock clean
+
+help:  ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## Make .venv: Python, the locked dependencies, Blotter itself
+	@for python in $${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11 python}; do \
+		if "$$python" -c '' 2>/dev/null; then exec "$$python" deploy/setup.py; fi; \
+	done; \
+	echo "setup: no Python found: install Python 3.11 to 3.14" >&2; exit 1
+
+run: setup  ## Run everything on this machine: servers, web, worker, beat (ARGS="--port 8400 --data DIR")
+	@.venv/bin/blotter up $(ARGS)
+
+test: setup  ## Run the test suite (PYTEST_ARGS="-k word")
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: setup  ## Check style and types
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/mypy
+
+format: setup  ## Put the code in its format
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+lock: setup  ## Write requirements.lock anew from pyproject.toml (LOCK_ARGS="--upgrade")
+	@$(PY) deploy/setup.py --lock $(LOCK_ARGS)
+	@$(MAKE) --no-print-directory setup
+
+clean:  ## Remove what was built here; data folders stay
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
