@@ -117,6 +117,9 @@ class ValkeyServer:
             death_signal=signal.SIGTERM,
         )
 
+    def create_database(self) -> None:
+        """Nothing to do: a Valkey is born with its databases."""
+
     def why_not_ready(self) -> str:
         """Empty once the server answers and has loaded its data; otherwise what is missing."""
         import redis

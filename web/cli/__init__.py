@@ -1,0 +1,54 @@
+"""The command `blotter`. Its subcommands are imported when called, so that `blotter --help` is quick.
+
+A subcommand is a module here with a click command named `command`, and a line below. It tells an operator's mistake by
+raising CannotRun (or an error of models.errors): one sentence on stderr, exit code 1.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import click
+
+from web.cli.errors import CannotRun
+
+# Name → (module, what the list of commands says). In the order of the list.
+COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType({
+    "up": ("web.cli.up", "Run Blotter on this machine: servers, web, worker, beat."),
+    "token": ("web.cli.token", "Print a bearer token."),
+    "db": ("web.cli.db", "Bring the database's schema up to date, or check it."),
+})  # fmt: skip
+
+
+class Commands(click.Group):
+    """Knows its subcommands by name; imports one when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> object:
+        from models.errors import BlotterError
+
+        try:
+            return super().invoke(ctx)
+        except (CannotRun, BlotterError) as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=Commands)
+@click.version_option(package_name="blotter")
+def main() -> None:
+    """Keeps every piece of an AI chat the moment it exists."""
