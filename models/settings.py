@@ -12,7 +12,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from models.errors import SettingsError
 
@@ -25,45 +32,87 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, populate_by_name=True, extra="ignore")
 
     database_url: str = Field(
-        "postgresql://localhost/blotter", alias="DATABASE_URL", description="Postgres, as psql would take it"
+        "postgresql://localhost/blotter",
+        alias="DATABASE_URL",
+        description="Postgres, as psql would take it",
     )
-    redis_url: str = Field("redis://localhost:6379/0", alias="REDIS_URL", description="the buffer: Redis or Valkey with AOF")
+    redis_url: str = Field(
+        "redis://localhost:6379/0",
+        alias="REDIS_URL",
+        description="the buffer: Redis or Valkey with AOF",
+    )
     celery_broker_url: str = Field(
-        "redis://localhost:6380/0", alias="CELERY_BROKER_URL", description="Celery's broker; never the buffer's server"
+        "redis://localhost:6380/0",
+        alias="CELERY_BROKER_URL",
+        description="Celery's broker; never the buffer's server",
     )
     partitions: int = Field(
-        16, alias="BLOTTER_PARTITIONS", ge=1, le=1024, description="partitions; written once into the buffer"
+        16,
+        alias="BLOTTER_PARTITIONS",
+        ge=1,
+        le=1024,
+        description="partitions; written once into the buffer",
     )
     autosave_seconds: _Seconds = Field(
-        30.0, alias="BLOTTER_AUTOSAVE_SECONDS", description="s; an open item reaches Postgres at least this often"
+        30.0,
+        alias="BLOTTER_AUTOSAVE_SECONDS",
+        description="s; an open item reaches Postgres at least this often",
     )
     stream_flush_seconds: _Seconds = Field(
-        1.0, alias="BLOTTER_STREAM_FLUSH_SECONDS", description="s; the first interval of an open item, doubled up to autosave"
+        1.0,
+        alias="BLOTTER_STREAM_FLUSH_SECONDS",
+        description="s; the first interval of an open item, doubled up to autosave",
     )
     stale_seconds: _Seconds = Field(
-        120.0, alias="BLOTTER_STALE_SECONDS", description="s; silence after which an open item is settled as interrupted"
+        120.0,
+        alias="BLOTTER_STALE_SECONDS",
+        description="s; silence after which an open item is settled as interrupted",
     )
     stale_tool_seconds: _Seconds = Field(
-        900.0, alias="BLOTTER_STALE_TOOL_SECONDS", description="s; the same with a tool pending"
+        900.0,
+        alias="BLOTTER_STALE_TOOL_SECONDS",
+        description="s; the same with a tool pending",
     )
     stale_approval_seconds: _Seconds = Field(
-        86_400.0, alias="BLOTTER_STALE_APPROVAL_SECONDS", description="s; the same with an approval requested"
+        86_400.0,
+        alias="BLOTTER_STALE_APPROVAL_SECONDS",
+        description="s; the same with an approval requested",
     )
     idle_seconds: _Seconds = Field(
-        900.0, alias="BLOTTER_IDLE_SECONDS", description="s; an idle clean conversation leaves the buffer after this"
+        900.0,
+        alias="BLOTTER_IDLE_SECONDS",
+        description="s; an idle clean conversation leaves the buffer after this",
     )
     min_idle_seconds: float = Field(
-        60.0, alias="BLOTTER_MIN_IDLE_SECONDS", ge=0, le=31_536_000, description="s; never evicted sooner, memory pressure or not"
+        60.0,
+        alias="BLOTTER_MIN_IDLE_SECONDS",
+        ge=0,
+        le=31_536_000,
+        description="s; never evicted sooner, memory pressure or not",
     )
-    sweep_seconds: _Seconds = Field(1.0, alias="BLOTTER_SWEEP_SECONDS", description="s; beat's tick")
+    sweep_seconds: _Seconds = Field(
+        1.0, alias="BLOTTER_SWEEP_SECONDS", description="s; beat's tick"
+    )
     retention_days: float = Field(
-        30.0, alias="BLOTTER_RETENTION_DAYS", ge=0, le=36_500, description="days a tombstone is kept before purge"
+        30.0,
+        alias="BLOTTER_RETENTION_DAYS",
+        ge=0,
+        le=36_500,
+        description="days a tombstone is kept before purge",
     )
     evict_memory_share: float = Field(
-        0.6, alias="BLOTTER_EVICT_MEMORY_SHARE", gt=0, lt=1, description="share of maxmemory above which oldest go first"
+        0.6,
+        alias="BLOTTER_EVICT_MEMORY_SHARE",
+        gt=0,
+        lt=1,
+        description="share of maxmemory above which oldest go first",
     )
     refuse_memory_share: float = Field(
-        0.8, alias="BLOTTER_REFUSE_MEMORY_SHARE", gt=0, lt=1, description="share of maxmemory above which saves get 503"
+        0.8,
+        alias="BLOTTER_REFUSE_MEMORY_SHARE",
+        gt=0,
+        lt=1,
+        description="share of maxmemory above which saves get 503",
     )
     fsync: Literal["always", "everysec"] = Field(
         "always",
@@ -71,17 +120,37 @@ class Settings(BaseModel):
         description="what the buffer's appendfsync must be; everysec may lose about a second in a power cut",
     )
     unsafe_buffer: bool = Field(
-        False, alias="BLOTTER_UNSAFE_BUFFER", description="1: start on a buffer that does not keep what it acknowledges"
+        False,
+        alias="BLOTTER_UNSAFE_BUFFER",
+        description="1: start on a buffer that does not keep what it acknowledges",
     )
     max_item_bytes: int = Field(
-        4 * 1024**2, alias="BLOTTER_MAX_ITEM_BYTES", ge=1024, le=64 * 1024**2, description="bytes of one item"
+        4 * 1024**2,
+        alias="BLOTTER_MAX_ITEM_BYTES",
+        ge=1024,
+        le=64 * 1024**2,
+        description="bytes of one item",
     )
     max_sync_bytes: int = Field(
-        16 * 1024**2, alias="BLOTTER_MAX_SYNC_BYTES", ge=1024, le=256 * 1024**2, description="bytes of one sync's body"
+        16 * 1024**2,
+        alias="BLOTTER_MAX_SYNC_BYTES",
+        ge=1024,
+        le=256 * 1024**2,
+        description="bytes of one sync's body",
     )
-    max_sync_items: int = Field(500, alias="BLOTTER_MAX_SYNC_ITEMS", ge=1, le=5000, description="items of one sync")
+    max_sync_items: int = Field(
+        500,
+        alias="BLOTTER_MAX_SYNC_ITEMS",
+        ge=1,
+        le=5000,
+        description="items of one sync",
+    )
     max_conversation_items: int = Field(
-        5000, alias="BLOTTER_MAX_CONVERSATION_ITEMS", ge=1, le=100_000, description="items of one conversation"
+        5000,
+        alias="BLOTTER_MAX_CONVERSATION_ITEMS",
+        ge=1,
+        le=100_000,
+        description="items of one conversation",
     )
     max_conversation_bytes: int = Field(
         32 * 1024**2,
@@ -90,18 +159,37 @@ class Settings(BaseModel):
         le=512 * 1024**2,
         description="bytes of one conversation",
     )
-    jwt_secret: str | None = Field(None, alias="BLOTTER_JWT_SECRET", description="HS256 key, at least 32 bytes", repr=False)
-    jwt_secret_file: Path | None = Field(
-        None, alias="BLOTTER_JWT_SECRET_FILE", description="file of HS256 keys, one a line; the first signs, all are accepted"
+    jwt_secret: str | None = Field(
+        None,
+        alias="BLOTTER_JWT_SECRET",
+        description="HS256 key, at least 32 bytes",
+        repr=False,
     )
-    jwks_url: str | None = Field(None, alias="BLOTTER_JWKS_URL", description="RS256/ES256 keys; needs audience and issuer")
-    jwt_audience: str | None = Field(None, alias="BLOTTER_JWT_AUDIENCE", description="`aud` a token must carry")
-    jwt_issuer: str | None = Field(None, alias="BLOTTER_JWT_ISSUER", description="`iss` a token must carry")
+    jwt_secret_file: Path | None = Field(
+        None,
+        alias="BLOTTER_JWT_SECRET_FILE",
+        description="file of HS256 keys, one a line; the first signs, all are accepted",
+    )
+    jwks_url: str | None = Field(
+        None,
+        alias="BLOTTER_JWKS_URL",
+        description="RS256/ES256 keys; needs audience and issuer",
+    )
+    jwt_audience: str | None = Field(
+        None, alias="BLOTTER_JWT_AUDIENCE", description="`aud` a token must carry"
+    )
+    jwt_issuer: str | None = Field(
+        None, alias="BLOTTER_JWT_ISSUER", description="`iss` a token must carry"
+    )
     cors_origins: tuple[str, ...] = Field(
-        (), alias="BLOTTER_CORS_ORIGINS", description="origins allowed to call from a browser, separated by commas"
+        (),
+        alias="BLOTTER_CORS_ORIGINS",
+        description="origins allowed to call from a browser, separated by commas",
     )
     embedded: bool = Field(
-        False, alias="BLOTTER_EMBEDDED", description="set by `blotter up`: loopback only, no owner limits"
+        False,
+        alias="BLOTTER_EMBEDDED",
+        description="set by `blotter up`: loopback only, no owner limits",
     )
     owner_requests_per_minute: int = Field(
         6000,
@@ -110,14 +198,26 @@ class Settings(BaseModel):
         le=10_000_000,
         description="requests of one owner a minute and web process; 0: no limit (as in the embedded mode)",
     )
-    web_threads: int = Field(8, alias="WEB_THREADS", ge=1, le=1024, description="threads of one web process")
+    web_threads: int = Field(
+        8, alias="WEB_THREADS", ge=1, le=1024, description="threads of one web process"
+    )
     buffer_timeout_ms: int = Field(
-        2000, alias="BLOTTER_BUFFER_TIMEOUT_MS", ge=50, le=60_000, description="ms; connect and answer, for one buffer call"
+        2000,
+        alias="BLOTTER_BUFFER_TIMEOUT_MS",
+        ge=50,
+        le=60_000,
+        description="ms; connect and answer, for one buffer call",
     )
     store_connect_ms: int = Field(
-        250, alias="BLOTTER_STORE_CONNECT_MS", ge=50, le=60_000, description="ms; Postgres away beyond this, on the path of a save"
+        250,
+        alias="BLOTTER_STORE_CONNECT_MS",
+        ge=50,
+        le=60_000,
+        description="ms; Postgres away beyond this, on the path of a save",
     )
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", alias="BLOTTER_LOG_LEVEL", description="least level logged")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", alias="BLOTTER_LOG_LEVEL", description="least level logged"
+    )
 
     @field_validator("cors_origins", mode="before")
     @classmethod
@@ -129,11 +229,19 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         if self.stream_flush_seconds > self.autosave_seconds:
-            raise ValueError("BLOTTER_STREAM_FLUSH_SECONDS must not exceed BLOTTER_AUTOSAVE_SECONDS")
+            raise ValueError(
+                "BLOTTER_STREAM_FLUSH_SECONDS must not exceed BLOTTER_AUTOSAVE_SECONDS"
+            )
         if self.evict_memory_share >= self.refuse_memory_share:
-            raise ValueError("BLOTTER_EVICT_MEMORY_SHARE must lie below BLOTTER_REFUSE_MEMORY_SHARE")
-        if self.jwks_url is not None and (self.jwt_audience is None or self.jwt_issuer is None):
-            raise ValueError("BLOTTER_JWKS_URL needs BLOTTER_JWT_AUDIENCE and BLOTTER_JWT_ISSUER")
+            raise ValueError(
+                "BLOTTER_EVICT_MEMORY_SHARE must lie below BLOTTER_REFUSE_MEMORY_SHARE"
+            )
+        if self.jwks_url is not None and (
+            self.jwt_audience is None or self.jwt_issuer is None
+        ):
+            raise ValueError(
+                "BLOTTER_JWKS_URL needs BLOTTER_JWT_AUDIENCE and BLOTTER_JWT_ISSUER"
+            )
         if self.jwt_secret is not None and len(self.jwt_secret.encode()) < 32:
             raise ValueError("BLOTTER_JWT_SECRET must have at least 32 bytes")
         return self

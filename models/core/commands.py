@@ -43,8 +43,12 @@ BODY_FIELDS: Final[Mapping[ItemKind, Mapping[str, bool]]] = {
 ROW_FIELDS: Final[Mapping[ItemKind, frozenset[str]]] = {
     "c": frozenset({"title", "archived", "head_id"}),
     "m": frozenset({"role", "parent_id", "status_reason"}),
-    "t": frozenset({"message_id", "tool_call_id", "tool_name", "state", "status_reason"}),
-    "a": frozenset({"message_id", "kind", "title", "language", "media_type", "status_reason"}),
+    "t": frozenset(
+        {"message_id", "tool_call_id", "tool_name", "state", "status_reason"}
+    ),
+    "a": frozenset(
+        {"message_id", "kind", "title", "language", "media_type", "status_reason"}
+    ),
 }
 
 
@@ -84,7 +88,9 @@ class Put(msgspec.Struct, tag_field="op", tag="put", omit_defaults=True, frozen=
     pos: str | None = None
 
 
-class Append(msgspec.Struct, tag_field="op", tag="append", omit_defaults=True, frozen=True):
+class Append(
+    msgspec.Struct, tag_field="op", tag="append", omit_defaults=True, frozen=True
+):
     """``text`` belongs at ``offset`` (UTF-16 units) of ``content`` (part None) or of a part's text."""
 
     k: ItemKind
@@ -98,7 +104,9 @@ class Append(msgspec.Struct, tag_field="op", tag="append", omit_defaults=True, f
     reason: str | None = None
 
 
-class SetPart(msgspec.Struct, tag_field="op", tag="part", omit_defaults=True, frozen=True):
+class SetPart(
+    msgspec.Struct, tag_field="op", tag="part", omit_defaults=True, frozen=True
+):
     """Set one part: ``index`` at most the number of parts there are."""
 
     k: ItemKind
@@ -110,7 +118,9 @@ class SetPart(msgspec.Struct, tag_field="op", tag="part", omit_defaults=True, fr
     reason: str | None = None
 
 
-class Delete(msgspec.Struct, tag_field="op", tag="delete", omit_defaults=True, frozen=True):
+class Delete(
+    msgspec.Struct, tag_field="op", tag="delete", omit_defaults=True, frozen=True
+):
     """A tombstone, also where nothing was. Kind "c" with the empty id: the conversation."""
 
     k: ItemKind
@@ -172,7 +182,11 @@ def split_part(value: Mapping[str, Any]) -> Part:
         state = state if isinstance(state, str) else None
         rank = tool_rank(state, preliminary=value.get("preliminary") is True)
         call = value.get("toolCallId")
-        waits = "" if rank == RANK_FINAL else ("approval" if state == "approval-requested" else "tool")
+        waits = (
+            ""
+            if rank == RANK_FINAL
+            else ("approval" if state == "approval-requested" else "tool")
+        )
         call_id = call if waits and isinstance(call, str) else ""
         return Part(_json(value), None, 0, rank, call_id, waits)
     text = value.get("text")
@@ -227,7 +241,11 @@ def put(
                 body[name] = (text, utf16_units(text))
     parts: list[Part] | bool | None = None
     if "parts" in fields:
-        parts = False if fields["parts"] is None else [split_part(value) for value in fields["parts"]]
+        parts = (
+            False
+            if fields["parts"] is None
+            else [split_part(value) for value in fields["parts"]]
+        )
     rank = None
     if kind == "t" and fields.get("state") is not None:
         rank = tool_rank(fields["state"], preliminary=bool(fields.get("preliminary")))

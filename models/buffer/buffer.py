@@ -1,0 +1,492 @@
+"""The buffer as the pipeline sees it: one method a script, values in and out.
+
+Everything that concerns one conversation is named by a ``Place`` (its uid, partition and keys). Times in ms.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from typing import Any, Final, Literal, NamedTuple
+from uuid import UUID
+
+import msgspec
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from models.buffer import codec
+from models.buffer.codec import Header, Staged, StaleTimes, View
+from models.buffer.keys import PartitionKeys, owner_index
+from models.buffer.scripts import call, translate
+from models.core.commands import Append, Command, ItemOutcome
+from models.core.records import Record
+from models.errors import BufferPolicyError, BufferUnavailable
+from models.identity import conversation_uid, owner_tag, partition_of
+from models.settings import Settings
+
+#: The doorbell is asked for when something is due within this; it is the bell's countdown.
+WINDOW_MS: Final = 200
+#: A bell nobody answered is forgotten after this.
+BELL_MS: Final = 5_000
+#: A flusher that does not renew for this long has lost its partition.
+LEASE_MS: Final = 10_000
+#: A base that was staged and not installed goes after this.
+STAGING_MS: Final = 60_000
+#: Most bytes of one staging call, so that no script holds the server for long.
+STAGING_PIECE_BYTES: Final = 1024 * 1024
+#: Entries of a blind journal replayed in one script.
+REPLAY_ENTRIES: Final = 20
+#: Conversations up to this size are read whole in one script; larger ones by rows first.
+READ_WHOLE_BYTES: Final = 1024 * 1024
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class Place(NamedTuple):
+    """Where a conversation lives."""
+
+    owner: str
+    id: str
+    uid: UUID
+    hex: str
+    keys: PartitionKeys
+
+
+class SaveReply(msgspec.Struct, frozen=True):
+    """What save.lua answers."""
+
+    s: str
+    e: str = ""
+    p: int = 0
+    v: int = 0
+    items: tuple[ItemOutcome, ...] = ()
+    ring: bool = False
+    list: int | None = None
+    left: int = 0
+    lost: int = 0
+
+
+class ReadHead(msgspec.Struct, frozen=True):
+    """What read.lua answers: ``s`` uninit, cold (``p`` epoch), suspect, moved or ok; ``e`` buffer epoch, ``v`` version."""
+
+    s: str
+    e: str = ""
+    p: int = 0
+    v: int = 0
+    h: Header = Header()
+    now: int = 0
+    partial: bool = False
+    whole: bool = True
+
+
+class ReadReply(msgspec.Struct, array_like=True, frozen=True):
+    """The head, and the items asked for."""
+
+    head: ReadHead
+    items: tuple[View, ...]
+
+
+class _Found(msgspec.Struct, array_like=True, frozen=True):
+    version: int
+    view: View | None = None
+    owner: str = ""
+    id: str = ""
+
+
+_decode_save = msgspec.msgpack.Decoder(SaveReply).decode
+_decode_read = msgspec.msgpack.Decoder(ReadReply).decode
+_decode_rows = msgspec.msgpack.Decoder(list[_Found]).decode
+
+
+class RipeRow(NamedTuple):
+    """A due row, whole. ``record`` is None where the due entry is stale, or (``waits``) its journal is not replayed."""
+
+    ref: str
+    version: int
+    record: Record | None
+    waits: bool = False
+
+
+class Buffer:
+    """The Redis side of the pipeline. Thread-safe; make it after fork."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self.client = client
+        self.settings = settings
+        self.partitions = tuple(PartitionKeys(n) for n in range(settings.partitions))
+        self.stale = StaleTimes(
+            round(settings.stale_seconds * 1000),
+            round(settings.stale_tool_seconds * 1000),
+            round(settings.stale_approval_seconds * 1000),
+        )
+        self._common = {
+            "stream_ms": round(settings.stream_flush_seconds * 1000),
+            "stale_ms": self.stale.plain_ms,
+            "stale_tool_ms": self.stale.tool_ms,
+            "stale_approval_ms": self.stale.approval_ms,
+            "window_ms": WINDOW_MS,
+            "bell_ms": BELL_MS,
+        }
+        self._limits = {
+            "item": settings.max_item_bytes,
+            "items": settings.max_conversation_items,
+            "bytes": settings.max_conversation_bytes,
+        }
+        #: 0: the server's clock. Tests set it (µs).
+        self.now_us = 0
+
+    @classmethod
+    def connect(cls, settings: Settings, *, connections: int = 64) -> Buffer:
+        """A buffer on ``settings.redis_url`` with bounded connections and times, without redis-py's own retries."""
+        seconds = settings.buffer_timeout_ms / 1000
+        pool = redis.BlockingConnectionPool.from_url(
+            settings.redis_url, max_connections=connections, timeout=seconds, socket_timeout=seconds,
+            socket_connect_timeout=min(seconds, 1.0), retry=Retry(NoBackoff(), 0), socket_keepalive=True,
+        )  # fmt: skip
+        return cls(redis.Redis(connection_pool=pool), settings)
+
+    def close(self) -> None:
+        self.client.close()
+        self.client.connection_pool.disconnect()
+
+    def place(self, owner: str, conversation_id: str) -> Place:
+        uid = conversation_uid(owner, conversation_id)
+        return Place(
+            owner,
+            conversation_id,
+            uid,
+            uid.hex,
+            self.partitions[partition_of(uid, len(self.partitions))],
+        )
+
+    def keys_of(self, uid: UUID) -> PartitionKeys:
+        return self.partitions[partition_of(uid, len(self.partitions))]
+
+    # ------------------------------------------------------------------ start
+    def initialise(self) -> str:
+        """Write each partition's meta where there is none, or note that the server is another than before.
+
+        Returns the buffer epoch. Raises BufferPolicyError where the buffer was laid out for another number of partitions
+        or in another format.
+        """
+        try:
+            run_id = self.client.info("server")["run_id"]
+        except RedisError as error:
+            raise translate(error) from error
+        fresh = secrets.token_hex(8)
+        epoch = fresh
+        for keys in self.partitions:
+            found = call(
+                self.client,
+                "init",
+                [keys.meta, keys.epoch],
+                [fresh, len(self.partitions), codec.FORMAT, run_id],
+                retries=1,
+            )
+            epoch, partitions, layout = (part.decode() for part in found)
+            if int(partitions) != len(self.partitions):
+                raise BufferPolicyError(
+                    f"the buffer was laid out with {partitions} partitions, BLOTTER_PARTITIONS says {len(self.partitions)}: "
+                    "set it back, or drain and empty the buffer first"
+                )
+            if int(layout) != codec.FORMAT:
+                raise BufferPolicyError(
+                    f"the buffer's records have format {layout}, this version writes {codec.FORMAT}"
+                )
+            fresh = epoch
+        return epoch
+
+    # ------------------------------------------------------------------ save
+    def save(
+        self,
+        place: Place,
+        commands: Sequence[Command],
+        *,
+        mode: Literal["hot", "blind", "replay"] = "hot",
+        fresh: bool = False,
+        base: int = -1,
+        trust: bool = False,
+        pull: bool = False,
+        expect_mp: int = -1,
+    ) -> SaveReply:
+        """Run save.lua; its header tells what the arguments and answers mean."""
+        keys, uid = place.keys, place.hex
+        request = {
+            "mode": mode, "uid": uid, "owner": place.owner, "id": place.id, "now_us": self.now_us, "commands": commands,
+            "count": REPLAY_ENTRIES, "fresh": fresh, "base": base, "trust": trust, "pull": pull, "expect_mp": expect_mp,
+            **self._common, **self._limits,
+        }  # fmt: skip
+        # A second run of a save that carries a revision or an offset is told to be a duplicate; any other may say noop
+        # where it was accepted, or overwrite what came between.
+        repeatable = mode == "replay" or all(
+            isinstance(c, Append) or getattr(c, "rev", None) is not None
+            for c in commands
+        )
+        raw = call(
+            self.client,
+            "save",
+            [
+                keys.meta, keys.epoch, keys.rows(uid), keys.bodies(uid), keys.due, keys.open, keys.idle, keys.bell, keys.hold,
+                keys.dead, keys.journal(uid), keys.blind, keys.image_rows(uid), keys.image_bodies(uid),
+            ],
+            [_encode(request), keys.live],
+            retries=1 if repeatable else 0,
+        )  # fmt: skip
+        return _decode_save(raw)
+
+    def list_for_owner(self, place: Place, version: int) -> None:
+        """Put the conversation on its owner's index (its row is dirty at ``version``)."""
+        try:
+            self.client.execute_command(
+                "ZADD", owner_index(owner_tag(place.owner)), version, place.hex
+            )
+        except RedisError as error:
+            raise translate(error) from error
+
+    # ------------------------------------------------------------------ read
+    def read(
+        self,
+        place: Place,
+        mode: Literal["rows", "full", "names", "since"] = "full",
+        *,
+        names: Sequence[str] = (),
+        since: int = 0,
+        trust: bool = False,
+        at: int = 0,
+        most: int = READ_WHOLE_BYTES,
+    ) -> ReadReply:
+        """Run read.lua; its header tells what the arguments and answers mean."""
+        keys, uid = place.keys, place.hex
+        request = {
+            "mode": mode,
+            "names": names,
+            "since": since,
+            "trust": trust,
+            "at": at,
+            "most": most,
+        }
+        key_list = [
+            keys.meta, keys.epoch, keys.rows(uid), keys.bodies(uid), keys.journal(uid), keys.image_rows(uid),
+            keys.image_bodies(uid),
+        ]  # fmt: skip
+        return _decode_read(
+            call(self.client, "read", key_list, [_encode(request)], retries=1)
+        )
+
+    # ------------------------------------------------------------------ adoption
+    def adopt(
+        self, place: Place, staged: Staged, epoch: int, *, force: bool = False
+    ) -> str:
+        """Stage a base in pieces and install it, guarded by the partition's ``epoch`` as it was before the load.
+
+        Returns ok, merged, hot (somebody else did), moved (load again), lost (staging expired) or uninit.
+        """
+        keys, uid = place.keys, place.hex
+        token = secrets.token_hex(8)
+        target = [keys.staged_rows(uid, token), keys.staged_bodies(uid, token)]
+        for rows, bodies in _pieces(staged):
+            flat = [part for field in (*rows, *bodies) for part in field]
+            call(
+                self.client, "stage", target, [STAGING_MS, len(rows), *flat], retries=1
+            )
+        request = {
+            "uid": uid,
+            "epoch": epoch,
+            "header": staged.header,
+            "open": staged.open,
+            "force": force,
+        }
+        answer: bytes = call(
+            self.client,
+            "install",
+            [
+                keys.meta, keys.epoch, keys.rows(uid), keys.bodies(uid), *target, keys.due, keys.open, keys.idle, keys.dead,
+                keys.journal(uid),
+            ],
+            [_encode(request)],
+        )  # fmt: skip
+        return answer.decode()
+
+    def epoch(self, place: Place) -> int:
+        """The partition's eviction counter."""
+        try:
+            return int(self.client.get(place.keys.epoch) or 0)
+        except RedisError as error:
+            raise translate(error) from error
+
+    # ------------------------------------------------------------------ flush
+    def begin(self, keys: PartitionKeys, token: str) -> bool:
+        """Take the partition's lease and answer its bell. False: another flusher is at it, or it pauses."""
+        return (
+            int(
+                call(
+                    self.client,
+                    "begin",
+                    [keys.lease, keys.bell, keys.hold],
+                    [token, LEASE_MS],
+                )
+            )
+            == 1
+        )
+
+    def renew(self, keys: PartitionKeys, token: str) -> bool:
+        return int(call(self.client, "renew", [keys.lease], [token, LEASE_MS])) == 1
+
+    def release(self, keys: PartitionKeys, token: str, *, pause_ms: int = 0) -> bool:
+        """Give the lease back. True: something is ripe, ring again. ``pause_ms``: leave the partition alone that long."""
+        args = [token, WINDOW_MS, BELL_MS, pause_ms]
+        return (
+            int(
+                call(
+                    self.client,
+                    "release",
+                    [keys.lease, keys.due, keys.bell, keys.hold],
+                    args,
+                    retries=1,
+                )
+            )
+            == 1
+        )
+
+    def ripe(self, keys: PartitionKeys, limit: int, skip: int = 0) -> list[str]:
+        """Refs that are due, most overdue first."""
+        autosave_ms = round(self.settings.autosave_seconds * 1000)
+        found = call(
+            self.client, "ripe", [keys.due], [limit, autosave_ms, skip], retries=1
+        )
+        return [ref.decode() for ref in found]
+
+    def rows(
+        self, keys: PartitionKeys, refs: Sequence[str], max_bytes: int
+    ) -> list[RipeRow]:
+        """Whole rows of ``refs`` (one partition's), grouped by conversation; fewer where ``max_bytes`` ran out."""
+        ordered = sorted(refs)
+        key_list: list[str] = []
+        args: list[Any] = [max_bytes]
+        for number, (uid, group) in enumerate(
+            groupby(ordered, key=lambda ref: ref[:32]), 1
+        ):
+            key_list += [keys.rows(uid), keys.bodies(uid)]
+            for ref in group:
+                args += [number, ref[33:]]
+        found = _decode_rows(call(self.client, "rows", key_list, args, retries=1))
+        out = []
+        for ref, entry in zip(ordered, found, strict=False):
+            if entry.view is None:
+                out.append(RipeRow(ref, 0, None, entry.version == -1))
+            else:
+                record = codec.record(
+                    UUID(hex=ref[:32]), entry.owner, entry.id, entry.view
+                )
+                out.append(RipeRow(ref, entry.version, record))
+        return out
+
+    def acknowledge(
+        self, keys: PartitionKeys, committed: Iterable[tuple[str, int]]
+    ) -> tuple[int, int]:
+        """Forget what is in Postgres at these versions (0: only clear a stale due entry). (made clean, still dirty)"""
+        key_list = [keys.due, keys.dead]
+        args: list[Any] = [
+            round(self.settings.autosave_seconds * 1000),
+            self._common["stream_ms"],
+        ]
+        for number, (uid, group) in enumerate(
+            groupby(sorted(committed), key=lambda pair: pair[0][:32]), 1
+        ):
+            key_list += [keys.rows(uid), keys.bodies(uid)]
+            pairs = [(ref[33:], version) for ref, version in group]
+            args += [number, uid, len(pairs)]
+            for pair in pairs:
+                args += pair
+        clean, dirty = call(self.client, "ack", key_list, args, retries=1)
+        return int(clean), int(dirty)
+
+    def unlist(self, owner: str, committed: Iterable[tuple[UUID, int]]) -> int:
+        """Take conversations off the owner's index, unless a newer row was listed since."""
+        args = [part for uid, version in committed for part in (uid.hex, version)]
+        return int(
+            call(
+                self.client, "unlist", [owner_index(owner_tag(owner))], args, retries=1
+            )
+        )
+
+    # ------------------------------------------------------------------ dead letters
+    def bury(self, ref: str, version: int, why: str) -> bool:
+        """Set a row aside; ``why`` is JSON without chat text. False: it changed meanwhile."""
+        uid, name = ref[:32], ref[33:]
+        keys = self.keys_of(UUID(hex=uid))
+        key_list = [keys.rows(uid), keys.bodies(uid), keys.due, keys.dead]
+        return (
+            int(
+                call(
+                    self.client, "bury", key_list, [uid, name, version, why], retries=1
+                )
+            )
+            == 1
+        )
+
+    def revive(self, ref: str, action: Literal["replay", "purge"]) -> bool:
+        """Make a dead letter due again, or drop it. False: there is no such dead letter."""
+        uid, name = ref[:32], ref[33:]
+        keys = self.keys_of(UUID(hex=uid))
+        key_list = [keys.rows(uid), keys.bodies(uid), keys.due, keys.dead, keys.open]
+        return (
+            int(call(self.client, "revive", key_list, [uid, name, action], retries=1))
+            == 1
+        )
+
+    # ------------------------------------------------------------------ settle, evict
+    def settle(
+        self, keys: PartitionKeys, uid: str, names: Sequence[str]
+    ) -> tuple[int, bool]:
+        """End what is stale among ``names``. (number settled, ring the doorbell)"""
+        request = {"uid": uid, "now_us": self.now_us, "names": names, **self._common}
+        key_list = [
+            keys.meta, keys.rows(uid), keys.bodies(uid), keys.due, keys.open, keys.bell, keys.hold, keys.dead,
+        ]  # fmt: skip
+        settled, ring = call(
+            self.client, "settle", key_list, [_encode(request), keys.live], retries=1
+        )
+        return int(settled), int(ring) == 1
+
+    def evict(self, keys: PartitionKeys, uid: str, idle_ms: int) -> int:
+        """Take a conversation out of the buffer: 1 gone, 0 kept, -1 not there."""
+        key_list = [
+            keys.epoch,
+            keys.idle,
+            keys.rows(uid),
+            keys.bodies(uid),
+            keys.journal(uid),
+        ]
+        return int(call(self.client, "evict", key_list, [uid, idle_ms], retries=1))
+
+
+def _pieces(
+    staged: Staged,
+) -> Iterable[tuple[list[tuple[str, bytes]], list[tuple[str, bytes]]]]:
+    """The staged fields in pieces of at most STAGING_PIECE_BYTES (a larger field is a piece of its own)."""
+    rows: list[tuple[str, bytes]] = []
+    bodies: list[tuple[str, bytes]] = []
+    size = 0
+    tagged = [(rows, field) for field in staged.rows] + [
+        (bodies, field) for field in staged.bodies
+    ]
+    for target, field in tagged:
+        weight = len(field[0]) + len(field[1])
+        if size and (
+            size + weight > STAGING_PIECE_BYTES or len(rows) + len(bodies) >= 2000
+        ):
+            yield list(rows), list(bodies)
+            rows.clear()
+            bodies.clear()
+            size = 0
+        target.append(field)
+        size += weight
+    if size:
+        yield list(rows), list(bodies)
+
+
+__all__ = ["Buffer", "BufferUnavailable", "Place", "ReadReply", "RipeRow", "SaveReply"]

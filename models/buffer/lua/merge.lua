@@ -1,0 +1,526 @@
+-- The merge rules: what one command does to the open conversation. The only merge engine there is; the store records.
+-- Every function decides first and changes nothing unless it answers accepted (or touches an open item's clock).
+
+local TERMINAL = { complete = true, interrupted = true, error = true }
+local LIMIT -- {item, items, bytes}, set by the script
+local EXPECT_UNKNOWN = false -- blind: an append to an item the journal did not create cannot be judged
+
+local function outcome(cmd, o, r, extra)
+  local out = { k = cmd.k, id = cmd.id, o = o }
+  if r then
+    out.v, out.r, out.s = r.v, r.r, r.st
+    if r.k and r.k.content or r.g and r.g.c then out.n = (content_size(r)) end
+  end
+  for key, value in pairs(extra or {}) do out[key] = value end
+  return out
+end
+
+local function status_of(r) return r.sf or r.st end
+
+-- Sets the status; a row the sweep had settled comes back to what it was first.
+local function set_status(name, r, st)
+  if r.sf then
+    r.sf = nil
+    if r.f then r.f.status_reason = nil; r.f = some(r.f) end
+  end
+  r.st = st
+  if TERMINAL[st] then fold_all(name, r) end
+end
+
+local function conversation_row()
+  local c = row('c/')
+  if c then return c end
+  local v = stamp()
+  c = { v = v, w = v, c = NOW, u = NOW, t = NOW, b = 0 }
+  mark('c/', c, NOW)
+  return c
+end
+
+local function change_conversation(c)
+  c.v = stamp()
+  c.w, c.u, c.t = c.v, NOW, NOW
+  mark('c/', c, NOW)
+end
+
+-- ------------------------------------------------------------------ links
+local function add_links(r, field, ids)
+  local have, added = {}, false
+  for _, id in ipairs(r[field] or {}) do have[id] = true end
+  for _, id in ipairs(ids) do
+    if not have[id] then
+      r[field] = r[field] or {}
+      table.insert(r[field], id)
+      have[id], added = true, true
+    end
+  end
+  return added
+end
+local function lacks_links(r, field, ids)
+  local have = {}
+  for _, id in ipairs(r[field] or {}) do have[id] = true end
+  for _, id in ipairs(ids or {}) do if not have[id] then return true end end
+  return false
+end
+
+-- A result or artifact names its message: link it there, or leave word until the message comes.
+local function link_message(kind, id, message_id)
+  local name = 'm/' .. message_id
+  local m = row(name)
+  local field = kind == 't' and 'lr' or 'la'
+  if m then
+    if not m.d and lacks_links(m, field, { id }) then
+      add_links(m, field, { id })
+      m.v, m.u = stamp(), NOW
+      mark(name, m)
+    end
+  else
+    local waiting = row('l/' .. message_id) or {}
+    if lacks_links(waiting, field, { id }) then
+      add_links(waiting, field, { id })
+      put_row('l/' .. message_id, waiting)
+    end
+  end
+end
+
+-- A final result answers the parts that wait for its call.
+local function answer_waits(message_id, call)
+  local name = 'm/' .. message_id
+  local m = row(name)
+  if not m or not m.q then return end
+  local hit = false
+  for i, w in pairs(m.q) do
+    if w[1] == call then m.q[i] = nil; hit = true end
+  end
+  if hit then
+    m.q = some(m.q)
+    schedule_open(name, m)
+    put_row(name, m)
+  end
+end
+local function final_result(id)
+  local t = row('t/' .. id)
+  return t and not t.d and not OPEN[t.st] and (t.rk or 5) >= 5
+end
+local function note_wait(cmd_id, r, i, p)
+  local key = tostring(i)
+  if p[5] and p[5] ~= '' and not final_result(cmd_id .. '.' .. p[5]) and not final_result(p[5]) then
+    r.q = r.q or {}
+    r.q[key] = { p[5], p[6] }
+  elseif r.q then
+    r.q[key] = nil
+    r.q = some(r.q)
+  end
+end
+
+-- ------------------------------------------------------------------ one part against what is stored
+local function same_part(name, r, i, p, old)
+  if old[1] ~= p[1] then return false end
+  if not p[2] then return old[2] < 0 end
+  return old[2] == p[3] and old[3] == #p[2] and text_of(name, r, tostring(i)) == p[2]
+end
+-- An older snapshot of a part: its state lies behind, or its unfinished text is shorter.
+local function older_part(p, old)
+  if p[4] < old[4] then return true end
+  return p[2] and p[4] < 5 and old[2] >= 0 and p[3] < old[2]
+end
+local function set_part(name, r, i, p)
+  local ref = tostring(i)
+  fold(name, r, ref)
+  local old = i < (r.n or 0) and part(name, r, i) or nil
+  local before = old and (#old[1] + old[3]) or 0
+  local bytes = p[2] and #p[2] or 0
+  B[part_field(name, i)] = pack_({ p[1], p[2] and p[3] or -1, bytes, p[4], p[5], p[6] })
+  if p[2] then B[text_field(name, ref)] = p[2]
+  elseif old and old[2] >= 0 then B[text_field(name, ref)] = false end
+  r.pb = (r.pb or 0) + #p[1] + bytes - before
+  if i >= (r.n or 0) then r.n = i + 1 end
+end
+
+-- ------------------------------------------------------------------ limits
+local function over_limit(r, growth)
+  if growth <= 0 then return nil end
+  if (r and r.b or 0) + growth > LIMIT.item then return 'item-too-large' end
+  if (H.bytes or 0) + growth > LIMIT.bytes then return 'conversation-too-large' end
+  if not r and (H.n or 0) + 1 > LIMIT.items then return 'too-many-items' end
+  return nil
+end
+local function resize(r, growth)
+  r.b = (r.b or 0) + growth
+  H.bytes = (H.bytes or 0) + growth
+  HCHANGED = true
+end
+
+-- ------------------------------------------------------------------ artifact versions
+local function keep_version(name, r, id)
+  if r.st ~= 'complete' or not (r.k and r.k.content) then return end
+  local text = text_of(name, r, 'c')
+  local hash = redis.sha1hex(text)
+  if hash == r.hh then return end
+  r.hh, r.hn = hash, (r.hn or 0) + 1
+  local version_name = 'v/' .. id .. '/' .. num(r.hn)
+  B[version_name] = text
+  mark(version_name, { v = r.v, z = 0, hh = hash, c = NOW, b = #text }, NOW)
+end
+
+-- ------------------------------------------------------------------ put
+local function apply_put(cmd)
+  local name = cmd.k .. '/' .. cmd.id
+  local r = row(name)
+  local new = r == nil
+  local status = not new and status_of(r) or nil
+  local forced = cmd.rev ~= nil and (new or r.r == nil or cmd.rev > r.r)
+  if cmd.rev and not new and r.r and cmd.rev < r.r then return outcome(cmd, 'stale-revision', r) end
+
+  if not new and not forced and not (cmd.rev and cmd.rev == r.r) and cmd.k ~= 'c' then
+    if OPEN[cmd.st] then
+      if TERMINAL[status] then return outcome(cmd, 'noop', r) end
+      local sent = cmd.body and cmd.body.content
+      if sent ~= nil and (sent and sent[2] or 0) < (content_size(r)) then return outcome(cmd, 'noop', r) end
+    end
+    if cmd.rank and cmd.rank < (r.rk or (r.f and r.f.state and 5) or -1) then return outcome(cmd, 'noop', r) end
+    if cmd.parts ~= nil and OPEN[cmd.st] then
+      if #(cmd.parts or {}) < (r.n or 0) then return outcome(cmd, 'noop', r) end
+      for i, p in ipairs(cmd.parts or {}) do
+        local old = i <= (r.n or 0) and part(name, r, i - 1)
+        if old and older_part(p, old) then return outcome(cmd, 'noop', r) end
+      end
+    end
+  end
+
+  -- What differs.
+  local fields, bodies, parts, surplus, growth = {}, {}, {}, 0, 0
+  for field, value in pairs(cmd.row or {}) do
+    local old = r and r.f and r.f[field]
+    if (value or nil) ~= (old or nil) then fields[field] = value end
+  end
+  for field, value in pairs(cmd.body or {}) do
+    local size = r and r.k and r.k[field]
+    local old_units, old_bytes = size and size[1] or nil, size and size[2] or 0
+    if field == 'content' and r and r.g and r.g.c then old_units, old_bytes = content_size(r) end
+    local same
+    if not value then
+      same = old_units == nil
+    else
+      same = old_units == value[2] and old_bytes == #value[1]
+      if same then
+        local stored
+        if field == 'content' then stored = text_of(name, r, 'c') else stored = body(name .. '/' .. field) end
+        same = stored == value[1]
+      end
+    end
+    if not same then
+      bodies[field] = value
+      growth = growth + (value and #value[1] or 0) - old_bytes
+    end
+  end
+  if cmd.parts ~= nil then
+    local list = cmd.parts or {}
+    local had = r and r.n or 0
+    for i, p in ipairs(list) do
+      local old = i <= had and part(name, r, i - 1) or nil
+      if not old or not same_part(name, r, i - 1, p, old) then
+        parts[i - 1] = p
+        growth = growth + #p[1] + (p[2] and #p[2] or 0) - (old and (#old[1] + old[3]) or 0)
+      end
+    end
+    for i = #list, had - 1 do
+      local old = part(name, r, i)
+      surplus = surplus + 1
+      growth = growth - #old[1] - old[3]
+    end
+  end
+  local null_parts = cmd.parts == false and not new and r.n ~= nil
+  local empty_parts = cmd.parts and #cmd.parts == 0 and (new or r.n == nil)
+  local linked = lacks_links(r or {}, 'lr', cmd.results) or lacks_links(r or {}, 'la', cmd.artifacts)
+  local to = cmd.st
+  if cmd.k ~= 'c' then
+    if new then
+      to = to or (cmd.rank and cmd.rank < 5 and 'streaming') or 'complete'
+    else
+      if to == 'pending' and status == 'streaming' and not forced then to = 'streaming' end
+      if not to and cmd.rank == 5 and OPEN[status] then to = 'complete' end
+      to = to or status
+    end
+  end
+  local same = not new and not some(fields) and not some(bodies) and not some(parts) and surplus == 0
+    and not null_parts and not empty_parts and not linked and (cmd.k == 'c' or to == status)
+    and (cmd.rank == nil or (cmd.rank < 5 and cmd.rank or nil) == r.rk)
+  if cmd.rev and not new and cmd.rev == r.r then
+    return outcome(cmd, same and 'duplicate' or 'revision-conflict', r)
+  end
+  if same and not forced and not r.sf then
+    if is_open(r) and cmd.k ~= 'c' then -- a sign of life
+      r.t = NOW
+      schedule_open(name, r)
+      put_row(name, r)
+    end
+    return outcome(cmd, 'duplicate', r)
+  end
+  local over = over_limit(r, growth + (new and 1 or 0))
+  if over then return outcome(cmd, over, r) end
+
+  -- Change it.
+  if new and cmd.k == 'c' then
+    r = conversation_row()
+  elseif new then
+    r = { z = 0, c = NOW, b = 0, f = cmd.k == 'm' and { role = 'assistant' } or nil }
+    H.n = (H.n or 0) + 1
+  end
+  r.v = stamp()
+  if new or some(bodies) or some(parts) or surplus > 0 or null_parts or empty_parts then r.w = r.v end
+  r.u, r.t = NOW, NOW
+  if new and cmd.k ~= 'c' then r.p = cmd.pos or string.format('%020.0f', r.v) end
+  if cmd.rev then r.r = cmd.rev end
+  if cmd.rank then r.rk = cmd.rank < 5 and cmd.rank or nil end
+  if some(fields) then
+    r.f = r.f or {}
+    for field, value in pairs(fields) do r.f[field] = value or nil end
+    r.f = some(r.f)
+  end
+  for field, value in pairs(bodies) do
+    if field == 'content' then fold(name, r, 'c') end
+    r.k = r.k or {}
+    if value then
+      B[name .. '/' .. field] = value[1]
+      r.k[field] = { value[2], #value[1] }
+    else
+      B[name .. '/' .. field] = false
+      r.k[field] = nil
+    end
+    r.k = some(r.k)
+  end
+  if cmd.parts ~= nil then
+    local count = cmd.parts and #cmd.parts or 0
+    for i = count, (r.n or 0) - 1 do
+      fold(name, r, tostring(i))
+      local old = part(name, r, i)
+      r.pb = r.pb - #old[1] - old[3]
+      B[part_field(name, i)] = false
+      B[text_field(name, tostring(i))] = false
+      if r.q then r.q[tostring(i)] = nil; r.q = some(r.q) end
+    end
+    for i = 0, count - 1 do
+      if parts[i] then set_part(name, r, i, parts[i]) end
+      note_wait(cmd.id, r, i, cmd.parts[i + 1])
+    end
+    r.n = cmd.parts and count or nil
+    if not r.n then r.pb = nil end
+  end
+  resize(r, growth)
+  add_links(r, 'lr', cmd.results or {})
+  add_links(r, 'la', cmd.artifacts or {})
+  if cmd.k ~= 'c' then
+    if new then r.st = to end
+    set_status(name, r, to)
+    if some(fields) and fields.status_reason then r.f = r.f or {}; r.f.status_reason = fields.status_reason end
+  end
+  if cmd.k == 'm' and new then
+    local waiting = row('l/' .. cmd.id)
+    if waiting then
+      add_links(r, 'lr', waiting.lr or {})
+      add_links(r, 'la', waiting.la or {})
+      R['l/' .. cmd.id] = false
+      RCHANGED['l/' .. cmd.id] = true
+    end
+    H.mp = r.v
+  end
+  if cmd.k == 'a' then keep_version(name, r, cmd.id) end
+  if cmd.k ~= 'c' then schedule_open(name, r) end
+  mark(name, r)
+  if cmd.k ~= 'c' then
+    local c = conversation_row()
+    if cmd.k == 'm' and new then
+      c.lm = NOW
+      change_conversation(c)
+    end
+  end
+  if (cmd.k == 't' or cmd.k == 'a') and r.f and r.f.message_id then
+    link_message(cmd.k, cmd.id, r.f.message_id)
+    if cmd.k == 't' and final_result(cmd.id) then answer_waits(r.f.message_id, r.f.tool_call_id or cmd.id) end
+  end
+  return outcome(cmd, 'accepted', r, { c = new or nil })
+end
+
+-- ------------------------------------------------------------------ append, set a part
+-- Status and revision alongside a step; answers what to do before the step itself.
+local function step_guard(cmd, r)
+  if cmd.rev and r.r and cmd.rev < r.r then return outcome(cmd, 'stale-revision', r) end
+  return nil
+end
+local function finish_step(cmd, name, r, changed)
+  local status = status_of(r)
+  local to = cmd.st or status
+  local forced = cmd.rev ~= nil and (r.r == nil or cmd.rev > r.r)
+  if OPEN[to] and TERMINAL[status] and not forced then to = status end
+  if to == 'pending' and status == 'streaming' and not forced then to = 'streaming' end
+  if changed and status == 'pending' and to == 'pending' then to = 'streaming' end
+  local reason = cmd.reason and (not r.f or r.f.status_reason ~= cmd.reason) or false
+  local moved = to ~= status or r.sf ~= nil or forced or reason
+  if not changed and not moved then
+    if is_open(r) then
+      r.t = NOW
+      schedule_open(name, r)
+      put_row(name, r)
+    end
+    return false
+  end
+  r.v = stamp()
+  if changed == 'part' then r.w = r.v end
+  r.u, r.t = NOW, NOW
+  if cmd.rev then r.r = cmd.rev end
+  set_status(name, r, to)
+  if cmd.reason then r.f = r.f or {}; r.f.status_reason = cmd.reason end
+  if cmd.k == 'a' then keep_version(name, r, cmd.id) end
+  schedule_open(name, r)
+  mark(name, r)
+  return true
+end
+
+local function apply_append(cmd)
+  local name = cmd.k .. '/' .. cmd.id
+  local r = row(name)
+  if not r then return outcome(cmd, EXPECT_UNKNOWN and 'unavailable' or 'not-found') end
+  local ref, length, bytes = 'c', nil, nil
+  if cmd.part then
+    ref = tostring(cmd.part)
+    local p = cmd.part < (r.n or 0) and part(name, r, cmd.part) or nil
+    if not p then return outcome(cmd, 'part-gap', r, { n = r.n or 0 }) end
+    if p[2] < 0 then return outcome(cmd, 'not-text', r) end
+    length, bytes = p[2], p[3]
+  else
+    length, bytes = content_size(r)
+  end
+  local guard = step_guard(cmd, r)
+  if guard then guard.n = length; return guard end
+  if cmd.offset > length then return outcome(cmd, 'append-gap', r, { n = length }) end
+
+  local text, added = cmd.text, cmd.units
+  if cmd.offset < length then
+    local stored = text_of(name, r, ref)
+    local from = prefix_bytes(stored, cmd.offset)
+    if not from then return outcome(cmd, 'surrogate-split', r, { n = length }) end
+    local overlap = math.min(length - cmd.offset, cmd.units)
+    local skip = prefix_bytes(text, overlap)
+    if not skip or string.sub(stored, from + 1, from + skip) ~= string.sub(text, 1, skip) then
+      return outcome(cmd, 'append-mismatch', r, { n = length })
+    end
+    text, added = string.sub(text, skip + 1), cmd.units - overlap
+  end
+  local reopens = cmd.rev and r.r ~= cmd.rev and OPEN[cmd.st]
+  if added > 0 and TERMINAL[status_of(r)] and not reopens then
+    return outcome(cmd, 'terminal', r, { n = length })
+  end
+  local over = over_limit(r, #text)
+  if over then return outcome(cmd, over, r, { n = length }) end
+  if added > 0 then
+    r.g = r.g or {}
+    if not r.g[ref] then
+      local growing = 0
+      for _ in pairs(r.g) do growing = growing + 1 end
+      if growing >= 4 then fold_all(name, r); r.g = {} end
+      r.g[ref] = { 0, length, bytes }
+    end
+    local g = r.g[ref]
+    g[1] = push_chunk(text_field(name, ref), g[1], text)
+    g[2], g[3] = length + added, bytes + #text
+    if ref ~= 'c' then r.pb = (r.pb or 0) + #text end
+    resize(r, #text)
+  end
+  local changed = finish_step(cmd, name, r, added > 0 and 'append' or nil)
+  return outcome(cmd, changed and 'accepted' or 'duplicate', r, { n = length + added })
+end
+
+local function apply_part(cmd)
+  local name = cmd.k .. '/' .. cmd.id
+  local r = row(name)
+  if not r then return outcome(cmd, EXPECT_UNKNOWN and 'unavailable' or 'not-found') end
+  local guard = step_guard(cmd, r)
+  if guard then return guard end
+  local count = r.n or 0
+  if cmd.index > count then return outcome(cmd, 'part-gap', r, { n = count }) end
+  local forced = cmd.rev ~= nil and (r.r == nil or cmd.rev > r.r)
+  if not forced and OPEN[cmd.st] and TERMINAL[status_of(r)] then return outcome(cmd, 'noop', r) end
+  local p = cmd.part
+  local old = cmd.index < count and part(name, r, cmd.index) or nil
+  local same = old and same_part(name, r, cmd.index, p, old)
+  if old and not forced and not same and older_part(p, old) then return outcome(cmd, 'noop', r) end
+  if not same then
+    local growth = #p[1] + (p[2] and #p[2] or 0) - (old and (#old[1] + old[3]) or 0)
+    local over = over_limit(r, growth)
+    if over then return outcome(cmd, over, r) end
+    set_part(name, r, cmd.index, p)
+    resize(r, growth)
+    note_wait(cmd.id, r, cmd.index, p)
+  end
+  local changed = finish_step(cmd, name, r, not same and 'part' or nil)
+  return outcome(cmd, changed and 'accepted' or 'duplicate', r)
+end
+
+-- ------------------------------------------------------------------ delete
+local function delete_item(cmd)
+  local name = cmd.k .. '/' .. cmd.id
+  local r = row(name)
+  if r and r.d then return outcome(cmd, 'duplicate', r) end
+  conversation_row()
+  if not r then
+    local over = over_limit(nil, 1)
+    if over then return outcome(cmd, over) end
+    r = { z = 0, c = NOW, b = 0, st = 'complete' }
+    r.p = string.format('%020.0f', math.max(H.last + 1, NOW_US))
+    if cmd.k == 'm' then r.f = { role = 'assistant' } end
+    H.n = (H.n or 0) + 1
+  end
+  drop_bodies(name, r)
+  resize(r, -(r.b or 0))
+  r.k, r.g, r.n, r.pb, r.q = nil, nil, nil, nil, nil
+  r.v = stamp()
+  r.w, r.u, r.t, r.d = r.v, NOW, NOW, NOW
+  schedule_open(name, r)
+  mark(name, r, NOW)
+  return outcome(cmd, 'accepted', r)
+end
+
+-- The conversation's tombstone: its items' rows and bodies go, with their due entries and dead letters.
+local function delete_conversation(cmd)
+  local c = row('c/')
+  if c and c.d then return outcome(cmd, 'duplicate', c) end
+  c = conversation_row()
+  local due, open = {}, {}
+  for _, name in ipairs(redis.call('HKEYS', ROWS)) do
+    if name ~= 'h' and name ~= 'c/' then
+      R[name], RCHANGED[name] = false, true
+      DUE[name], OPENED[name] = nil, nil
+      due[#due + 1] = AT.uid .. '/' .. name
+    end
+  end
+  for name in pairs(R) do
+    if name ~= 'c/' then R[name], RCHANGED[name], DUE[name], OPENED[name] = false, true, nil, nil end
+  end
+  for i = 1, #due, 1000 do
+    local last = math.min(i + 999, #due)
+    AT.later[#AT.later + 1] = { 'ZREM', AT.due, unpack(due, i, last) }
+    AT.later[#AT.later + 1] = { 'ZREM', AT.open, unpack(due, i, last) }
+    AT.later[#AT.later + 1] = { 'HDEL', AT.dead, unpack(due, i, last) }
+  end
+  AT.later[#AT.later + 1] = { 'UNLINK', BODIES }
+  for field in pairs(B) do B[field] = nil end
+  H.n, H.bytes, H.open, H.dead = 0, 0, 0, 0
+  H.dirty = c.y and 1 or 0
+  c.k, c.b, c.f = nil, 0, nil
+  c.d = NOW
+  change_conversation(c)
+  H.dirty = 1
+  return outcome(cmd, 'accepted', c)
+end
+
+local function apply(cmd)
+  if cmd.op == 'delete' then
+    if cmd.k == 'c' then return delete_conversation(cmd) end
+    return delete_item(cmd)
+  end
+  local r = row(cmd.k .. '/' .. cmd.id)
+  if r and r.d then return outcome(cmd, 'gone', r) end
+  if cmd.op == 'put' then return apply_put(cmd) end
+  if cmd.op == 'append' then return apply_append(cmd) end
+  return apply_part(cmd)
+end

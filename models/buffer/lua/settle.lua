@@ -1,0 +1,45 @@
+#!lua
+-- Purpose: end what fell silent. An open item past its deadline becomes interrupted, its text kept; a complete message
+--      that waited for a tool is only no longer in flight. Check and change in one.
+-- KEYS 1 meta, 2 rows, 3 bodies, 4 due, 5 open, 6 bell, 7 hold, 8 dead
+-- ARGV 1 request, a MessagePack map: uid, now_us, names [..], window_ms, bell_ms, stream_ms, stale_ms, stale_tool_ms,
+--        stale_approval_ms; 2 channel of change hints
+-- Returns {number settled, 1 if the doorbell is to be rung}
+-- Prevents: an item settled although a save came in the same moment; a stale open entry that settles a later reply.
+local req = cmsgpack.unpack(ARGV[1])
+clock(req.now_us)
+use(KEYS[2], KEYS[3])
+AT = {
+  uid = req.uid, due = KEYS[4], open = KEYS[5], dead = KEYS[8], stream_ms = req.stream_ms,
+  stale_ms = req.stale_ms, stale_tool_ms = req.stale_tool_ms, stale_approval_ms = req.stale_approval_ms,
+}
+local settled = 0
+for _, name in ipairs(req.names) do
+  local r = H and row(name)
+  if not r or not r.o then
+    OPENED[name] = false
+  elseif r.o > NOW then
+    OPENED[name] = r.o
+  elseif OPEN[r.st] and not H.bl then
+    fold_all(name, r)
+    r.sf, r.st = r.st, 'interrupted'
+    r.f = r.f or {}
+    r.f.status_reason = 'stale'
+    r.v, r.u = stamp(), NOW
+    schedule_open(name, r)
+    mark(name, r, NOW)
+    settled = settled + 1
+  elseif not H.bl then
+    r.q = nil
+    schedule_open(name, r)
+    put_row(name, r)
+  end
+end
+if H then write() end
+local least = write_indexes()
+local ring = 0
+if least and redis.call('EXISTS', KEYS[7]) == 0 and redis.call('SET', KEYS[6], num(NOW), 'NX', 'PX', req.bell_ms) then
+  ring = 1
+end
+if settled > 0 then redis.call('SPUBLISH', ARGV[2], req.uid .. ' ' .. num(H.last)) end
+return { settled, ring }

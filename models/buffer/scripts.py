@@ -1,0 +1,125 @@
+"""The Lua scripts: loaded from files, joined with what they share, called by hash.
+
+Laws: a script is sent again after NOSCRIPT (it did not run); after a lost answer only where the caller says that running
+twice is harmless; every driver error leaves here as one of models.errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any, Final
+
+import redis
+from redis.exceptions import (
+    AuthenticationError,
+    ConnectionError as RedisConnectionError,
+    NoScriptError,
+    OutOfMemoryError,
+    RedisError,
+    ResponseError,
+    TimeoutError as RedisTimeoutError,
+)
+
+from models.errors import BufferFull, BufferUnavailable
+
+#: Which files each script is made of, behind its own first line (the shebang).
+_PARTS: Final[dict[str, tuple[str, ...]]] = {
+    "ack": ("common",),
+    "begin": (),
+    "bury": ("common",),
+    "evict": ("common",),
+    "init": (),
+    "install": ("common",),
+    "read": ("common",),
+    "release": (),
+    "renew": (),
+    "revive": ("common",),
+    "ripe": (),
+    "rows": ("common",),
+    "save": ("common", "merge"),
+    "settle": ("common",),
+    "stage": (),
+    "unlist": (),
+}
+
+
+def source(name: str) -> str:
+    """The whole text of a script, as the server gets it."""
+    folder = files("models.buffer") / "lua"
+    first, rest = (folder / f"{name}.lua").read_text().split("\n", 1)
+    shared = "\n".join((folder / f"{part}.lua").read_text() for part in _PARTS[name])
+    return f"{first}\n{shared}\n{rest}"
+
+
+class Script:
+    """One script: its text and the hash it is called by."""
+
+    __slots__ = ("name", "sha", "text")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.text = source(name).encode()
+        self.sha = sha1(self.text, usedforsecurity=False).hexdigest()
+
+
+SCRIPTS: Final[dict[str, Script]] = {name: Script(name) for name in _PARTS}
+
+
+def call(
+    client: redis.Redis,
+    name: str,
+    keys: Sequence[str],
+    args: Sequence[Any],
+    *,
+    retries: int = 0,
+) -> Any:
+    """Run a script. ``retries``: how often to try again after a lost connection (0 where a second run would tell
+    otherwise than the first).
+
+    Raises BufferUnavailable (outcome unknown), BufferFull (nothing was written).
+    """
+    script = SCRIPTS[name]
+    while True:
+        try:
+            try:
+                return client.execute_command(
+                    "EVALSHA", script.sha, len(keys), *keys, *args
+                )
+            except NoScriptError:
+                client.execute_command("SCRIPT", "LOAD", script.text)
+                return client.execute_command(
+                    "EVALSHA", script.sha, len(keys), *keys, *args
+                )
+        except (RedisConnectionError, RedisTimeoutError) as error:
+            if retries <= 0 or isinstance(error, AuthenticationError):
+                raise translate(error) from error
+            retries -= 1
+        except RedisError as error:
+            raise translate(error) from error
+
+
+def translate(error: RedisError) -> Exception:
+    """The one place where driver errors become ours. A script's own fault (a bug) stays what it is."""
+    if isinstance(error, OutOfMemoryError):
+        return BufferFull("the buffer is at its maxmemory")
+    if isinstance(error, (RedisConnectionError, RedisTimeoutError)):
+        return BufferUnavailable(f"the buffer did not answer ({type(error).__name__})")
+    text = str(error)
+    if isinstance(error, ResponseError):
+        if "OOM" in text:
+            return BufferFull("the buffer is at its maxmemory")
+        for word in (
+            "MISCONF",
+            "READONLY",
+            "LOADING",
+            "CLUSTERDOWN",
+            "TRYAGAIN",
+            "MASTERDOWN",
+            "BUSY",
+            "NOREPLICAS",
+        ):
+            if word in text:
+                return BufferUnavailable(f"the buffer refuses commands ({word})")
+    return error
