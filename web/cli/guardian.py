@@ -13,6 +13,7 @@ Run as a script of its own, on the standard library alone.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -45,10 +46,8 @@ def group_is_alive(group: int) -> bool:
 
 
 def _signal(group: int, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def end(groups: dict[int, int], orderly_wait_s: float = ORDERLY_WAIT_S) -> None:

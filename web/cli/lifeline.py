@@ -10,6 +10,8 @@ library alone: an exec in between is free of what `preexec_fn` may not do in a p
 The kernel means the *thread* that started us: start long-lived programs from a main thread.
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
 import sys
@@ -18,7 +20,7 @@ PR_SET_PDEATHSIG = 1
 EXIT_NOT_RUN = 127
 
 
-def main(argv: "list[str]") -> None:
+def main(argv: list[str]) -> None:
     death_signal, parent, uid, gid = (int(argument) for argument in argv[:4])
     folder, command = argv[4], argv[5:]
     try:
@@ -32,9 +34,9 @@ def main(argv: "list[str]") -> None:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
             if os.getppid() != parent:  # it died before the kernel was asked
                 sys.exit(EXIT_NOT_RUN)
-        os.execvp(command[0], command)
+        os.execvp(command[0], command)  # noqa: S606 - becoming it is the point
     except OSError as error:
-        sys.stderr.write("cannot run %s: %s\n" % (command[0], error))
+        sys.stderr.write(f"cannot run {command[0]}: {error}\n")
         sys.exit(EXIT_NOT_RUN)
 
 

@@ -36,9 +36,8 @@ def context(data: Path | None, *names: str, environ: Mapping[str, str] = os.envi
     folder = Folder(data.absolute() if data else default_folder(environ))
     found = folder.read_env()
     merged.update(found)
-    if any(merged.get(name) for name in names):
-        if found or data is None:
-            return merged
+    if any(merged.get(name) for name in names) and (found or data is None):
+        return merged
     raise CannotRun(
         f"no Blotter is running in {folder.root}: start one with `blotter up --data {folder.root}`, "
         f"or set {' or '.join(names)}"

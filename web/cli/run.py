@@ -15,6 +15,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from web.cli.embedded import missing_servers
@@ -111,7 +112,7 @@ def _bring_up(
     }
     if "web" in started:
         for path in ("/healthz", "/readyz"):
-            supervisor.wait_until(started["web"], lambda path=path: why_not_ok(port, path), WEB_WAIT_S)
+            supervisor.wait_until(started["web"], partial(why_not_ok, port, path), WEB_WAIT_S)
     folder.write_env(published(environ))
     say(f"ready: {environ['BASE_URL']}/  (the demo chat)")
     say(f"addresses: {folder.env_file}   logs: {folder.logs}")

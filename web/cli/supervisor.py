@@ -77,13 +77,17 @@ class Supervisor:
         self._wake_read, self._wake_write = os.pipe()
         for end in (self._wake_read, self._wake_write):
             os.set_blocking(end, False)
-        self._guardian = subprocess.Popen(
+        self._lock = lock
+        self._guardian = self._start_guardian()
+
+    def _start_guardian(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
             [sys.executable, "-I", "-S", str(GUARDIAN)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             text=True,
-            pass_fds=[lock],
+            pass_fds=[self._lock],
             # Out of the reach of a terminal's Ctrl-C and of a kill of our group.
             start_new_session=True,
             cwd="/",
@@ -120,18 +124,29 @@ class Supervisor:
         _bound(part.log)
         part.process = spawn(part.command, part.log)
         pid, death = part.process.pid, int(part.command.death_signal)
-        self._tell_guardian(f"+ {pid} {death}")
+        self._register(part)
         write_atomically(self._pid_file(part), f"{pid} {death} {_started_at(pid)}\n")
         part.started_at_s = time.monotonic()
 
+    def _register(self, part: Part) -> None:
+        if part.process is not None:
+            self._tell_guardian(f"+ {part.process.pid} {int(part.command.death_signal)}")
+
     def _tell_guardian(self, line: str) -> None:
+        """A guardian that is gone misses nothing: its successor is told everything."""
         assert self._guardian.stdin is not None
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self._guardian.stdin.write(line + "\n")
             self._guardian.stdin.flush()
-        except BrokenPipeError:
-            # Somebody killed it. The parent-death signals and the pid files remain.
-            self._say("the guardian process is gone; children of programs may survive a kill -9 of this one")
+
+    def _look_after_guardian(self) -> None:
+        if self._guardian.poll() is not None:
+            assert self._guardian.stdin is not None
+            with contextlib.suppress(BrokenPipeError):
+                self._guardian.stdin.close()
+            self._guardian = self._start_guardian()
+            for part in self._parts.values():
+                self._register(part)
 
     def _pid_file(self, part: Part) -> Path:
         return self._folder.run / f"{part.command.name}.pid"
@@ -143,6 +158,7 @@ class Supervisor:
             with contextlib.suppress(BlockingIOError):
                 os.read(self._wake_read, 4096)
         now_s = time.monotonic()
+        self._look_after_guardian()
         for part in self._parts.values():
             if part.process is not None:
                 self._look_after(part, now_s)
@@ -162,7 +178,9 @@ class Supervisor:
             part.failures = 0
         part.failures += 1
         wait_s = delay_s(part.failures)
-        self._say(f"{part.command.name} {_ending(part.process.returncode)}; starting it again in {wait_s:g} s")
+        self._say(
+            f"{part.command.name} {_ending(part.process.returncode)}; starting it again in {wait_s:g} s"
+        )
         self._bury(part)
         part.start_again_at_s = now_s + wait_s
 

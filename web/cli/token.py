@@ -17,7 +17,7 @@ UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": DAY_S}
 LONGEST_S = 366 * DAY_S
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[int]):
     """Seconds, or a number with a unit: 90, 90s, 15m, 24h, 7d."""
 
     name = "duration"
@@ -65,7 +65,9 @@ def signing_key(environ: Mapping[str, str]) -> str:
     multiple=True,
     help="A scope the token carries, such as blotter:act-for or blotter:operate; may be repeated.",
 )
-@click.option("--ttl", "ttl_s", type=Duration(), default="24h", show_default=True, help="How long it is valid.")
+@click.option(
+    "--ttl", "ttl_s", type=Duration(), default="24h", show_default=True, help="How long it is valid."
+)
 @data_option
 def command(owner: str, scopes: tuple[str, ...], ttl_s: int, data: Path | None) -> None:
     """Print a bearer token for OWNER."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from web.cli.options import data_option
     help="Port of the HTTP API. Default: 8400, or the next free one.",
 )
 @data_option
-@click.option("--workers", type=click.IntRange(1, 256), help="Processes that write to PostgreSQL. Default: 2.")
+@click.option(
+    "--workers", type=click.IntRange(1, 256), help="Processes that write to PostgreSQL. Default: 2."
+)
 def command(port: int | None, data: Path | None, workers: int | None) -> None:
     """Run Blotter on this machine: servers, web, worker, beat.
 
@@ -28,4 +31,10 @@ def command(port: int | None, data: Path | None, workers: int | None) -> None:
     from web.cli.run import Wishes, run
 
     folder = Folder(data.absolute() if data else default_folder(os.environ))
-    run(Wishes(folder, port, workers, dict(os.environ)), lambda text: click.echo(f"blotter: {text}", err=True))
+    run(Wishes(folder, port, workers, dict(os.environ)), say)
+
+
+def say(text: str) -> None:
+    """A line for the operator. A terminal that was closed must not keep us from stopping in order."""
+    with contextlib.suppress(OSError):
+        click.echo(f"blotter: {text}", err=True)

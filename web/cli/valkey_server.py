@@ -66,9 +66,7 @@ def binary() -> Path:
         machine = "arm64" if platform.system() == "Darwin" else "aarch64"
     elif machine == "amd64":
         machine = "x86_64"
-    path = (
-        Path(spec.origin).parent / "_binaries" / f"{platform.system().lower()}-{machine}" / "valkey-server"
-    )
+    path = Path(spec.origin).parent / "_binaries" / f"{platform.system().lower()}-{machine}" / "valkey-server"
     if not os.access(path, os.X_OK):
         raise CannotRun(
             "the embedded Valkey has no program for this machine; set REDIS_URL and CELERY_BROKER_URL"
