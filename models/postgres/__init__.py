@@ -1,0 +1,1 @@
+"""The store: PostgreSQL's side of Blotter. One writer (`upserts`), one fence (`version`), driver errors translated here."""

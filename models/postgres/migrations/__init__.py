@@ -1,0 +1,1 @@
+"""Alembic's script directory; `models.postgres.migrate` runs what lies in versions/."""

@@ -1,0 +1,225 @@
+"""What is read from the store: whole conversations, an owner's list, artifact versions, what is in flight.
+
+Each is one statement, hence one snapshot and one round trip on a connection without a transaction (`reading`).
+JSON comes back as the text that was stored, times as integer milliseconds.
+"""
+
+# Statements are composed of names in this package; values are always parameters.
+# ruff: noqa: S608
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from sqlalchemy.engine import Connection
+
+from models.core.records import Artifact, ArtifactVersion, Conversation, Kind, Message, Snapshot, ToolResult
+from models.postgres.errors import translated
+from models.postgres.rows import SHAPES, RecordKey, Shape, reading, record_of
+
+_LIST_FIELDS: Final = reading(SHAPES["c"])
+_ACTIVITY: Final = "coalesce(last_message_at, created_at)"
+_CURSOR: Final = "timestamptz 'epoch' + %s::bigint * interval '1 millisecond'"
+_LIST: Final = (
+    f"SELECT {_LIST_FIELDS} FROM conversations"
+    f" WHERE owner = %s AND archived = %s AND deleted_at IS NULL {{}}"
+    f" ORDER BY {_ACTIVITY} DESC, conversation_uid DESC LIMIT %s"
+)
+_LIST_FIRST: Final = _LIST.format("")
+_LIST_AFTER: Final = _LIST.format(f"AND ({_ACTIVITY}, conversation_uid) < ({_CURSOR}, %s::uuid)")
+_ARTIFACT_VERSIONS: Final = (
+    f"SELECT {reading(SHAPES['v'])} FROM artifact_versions"
+    " WHERE conversation_uid = %s AND id = %s AND number > %s ORDER BY number LIMIT %s"
+)
+
+
+class Base(NamedTuple):
+    """A conversation as stored, and the version up to which its tombstones were purged (0: never)."""
+
+    snapshot: Snapshot
+    purge_horizon: int
+
+
+class InFlightPage(NamedTuple):
+    """``keys``: the open items among the rows examined; ``after``: where to go on, None at the end of the last table."""
+
+    keys: tuple[RecordKey, ...]
+    after: RecordKey | None
+
+
+def load_snapshot(connection: Connection, uid: UUID) -> Snapshot:
+    """All rows of a conversation, tombstones included, items in order of position; of a deleted one its row only."""
+    return load_base(connection, uid).snapshot
+
+
+def purge_horizon(connection: Connection, uid: UUID) -> int:
+    """The highest version among the tombstones purged from a conversation; a ``since`` below it missed them. 0: none."""
+    with translated():
+        statement = "SELECT purge_horizon FROM conversations WHERE conversation_uid = %s"
+        return connection.exec_driver_sql(statement, (uid,)).scalar() or 0
+
+
+def load_base(connection: Connection, uid: UUID) -> Base:
+    """`load_snapshot` and `purge_horizon` in one.
+
+    One UNION ALL over four tables, their columns laid side by side by type: one statement is one snapshot without a
+    transaction around it. Order is made here, because Postgres would sort rows with all their text.
+    """
+    with translated():
+        rows = connection.exec_driver_sql(_SNAPSHOT, (uid,) * _SNAPSHOT.count("%s")).fetchall()
+    conversation: Conversation | None = None
+    horizon = 0
+    items: dict[Kind, list[Any]] = {"m": [], "t": [], "a": []}
+    for row in rows:
+        layout = _LAYOUTS[row[0]]
+        values = [row[slot] for slot in layout.slots]
+        values[0] = uid
+        record = record_of(layout.shape, values)
+        if layout.shape.kind == "c":
+            conversation = record
+            horizon = row[_HORIZON_SLOT]
+        else:
+            items[layout.shape.kind].append(record)
+    for records in items.values():
+        records.sort(key=_by_position)
+    return Base(
+        Snapshot(
+            conversation=conversation,
+            messages=tuple(items["m"]),
+            tool_results=tuple(items["t"]),
+            artifacts=tuple(items["a"]),
+        ),
+        horizon,
+    )
+
+
+def list_conversations(
+    connection: Connection,
+    owner: str,
+    *,
+    archived: bool,
+    after: tuple[int, UUID] | None,
+    limit: int,
+) -> list[Conversation]:
+    """``owner``'s conversations, latest activity first, at most ``limit``; deleted ones are left out.
+
+    Activity is the last message's creation, or the conversation's own where there is none. ``after``: activity (ms) and
+    uid of the last one of the page before.
+    """
+    statement, cursor = (_LIST_FIRST, ()) if after is None else (_LIST_AFTER, after)
+    with translated():
+        rows = connection.exec_driver_sql(statement, (owner, archived, *cursor, limit)).fetchall()
+    return [record_of(SHAPES["c"], row) for row in rows]
+
+
+def artifact_versions(
+    connection: Connection, uid: UUID, artifact_id: str, *, after: int | None, limit: int
+) -> list[ArtifactVersion]:
+    """Versions of an artifact with a number above ``after``, in order, at most ``limit``."""
+    with translated():
+        parameters = (uid, artifact_id, -1 if after is None else after, limit)
+        rows = connection.exec_driver_sql(_ARTIFACT_VERSIONS, parameters).fetchall()
+    return [record_of(SHAPES["v"], row) for row in rows]
+
+
+def in_flight(
+    connection: Connection, *, before: datetime, after: RecordKey | None, limit: int
+) -> InFlightPage:
+    """Open (pending or streaming) items last updated before ``before``, found by walking the primary keys.
+
+    Examines at most ``limit`` rows a call, so that each call is short whatever the size of the tables: call again with
+    ``after`` until it is None. There is no index for it, because the status is what streaming changes; once a day, at
+    a gentle rate, is enough (the sweep finds what is hot by itself).
+    """
+    kind: Kind = "m" if after is None else after.kind
+    keys: list[RecordKey] = []
+    with translated():
+        if after is None or not after.id:
+            parameters: tuple[object, ...] = (before, limit)
+            statement = _IN_FLIGHT_FIRST[kind]
+        else:
+            parameters = (before, after.conversation_uid, after.id, limit)
+            statement = _IN_FLIGHT_AFTER[kind]
+        rows = connection.exec_driver_sql(statement, parameters).fetchall()
+    for uid, item_id, is_open in rows:
+        if is_open:
+            keys.append(RecordKey(kind, uid, item_id))
+    if len(rows) == limit:
+        return InFlightPage(tuple(keys), RecordKey(kind, rows[-1][0], rows[-1][1]))
+    following = _IN_FLIGHT_ORDER.get(kind)
+    return InFlightPage(tuple(keys), RecordKey(following, UUID(int=0), "") if following else None)
+
+
+_IN_FLIGHT: Final = (
+    "SELECT conversation_uid, id, status IN ('pending', 'streaming') AND deleted_at IS NULL AND updated_at < %s"
+    " FROM {} {} ORDER BY conversation_uid, id LIMIT %s"
+)
+#: The tables walked, each with its successor.
+_IN_FLIGHT_ORDER: Final[Mapping[Kind, Kind | None]] = {"m": "t", "t": "a", "a": None}
+_IN_FLIGHT_FIRST: Final = {kind: _IN_FLIGHT.format(SHAPES[kind].table, "") for kind in _IN_FLIGHT_ORDER}
+_IN_FLIGHT_AFTER: Final = {
+    kind: _IN_FLIGHT.format(SHAPES[kind].table, "WHERE (conversation_uid, id) > (%s, %s)")
+    for kind in _IN_FLIGHT_ORDER
+}
+
+
+def _by_position(item: Message | ToolResult | Artifact) -> tuple[str, str]:
+    return item.position, item.id
+
+
+class _Layout(NamedTuple):
+    """Where in a row of the snapshot's statement the fields of a shape stand; the first field is the uid, left out."""
+
+    shape: Shape
+    slots: tuple[int, ...]
+
+
+def _lay_out() -> tuple[str, dict[str, _Layout], int]:
+    """The snapshot's statement, the layout of each kind, the slot of the purge horizon.
+
+    Column 0 is the kind's letter; then come as many columns of each carrier type as any of the tables needs.
+    """
+    shapes = [SHAPES[kind] for kind in ("c", "m", "t", "a")]
+    carriers = ("text", "bigint", "boolean", "text[]")
+    readings: dict[str, dict[str, list[str]]] = {}
+    names: dict[str, dict[str, list[str]]] = {}
+    for shape in shapes:
+        readings[shape.kind] = {carrier: [] for carrier in carriers}
+        names[shape.kind] = {carrier: [] for carrier in carriers}
+        for field in shape.fields[1:]:
+            readings[shape.kind][field.carrier].append(field.reading.format(field.column))
+            names[shape.kind][field.carrier].append(field.name)
+    readings["c"]["bigint"].append("purge_horizon")
+    names["c"]["bigint"].append("purge_horizon")
+    widths = {carrier: max(len(columns[carrier]) for columns in readings.values()) for carrier in carriers}
+    starts: dict[str, int] = {}
+    start = 1
+    for carrier in carriers:
+        starts[carrier] = start
+        start += widths[carrier]
+    selects = []
+    layouts: dict[str, _Layout] = {}
+    for shape in shapes:
+        columns = [f"'{shape.kind}'::text"]
+        for carrier in carriers:
+            present = readings[shape.kind][carrier]
+            columns += present + [f"NULL::{carrier}"] * (widths[carrier] - len(present))
+        alive = (
+            ""
+            if shape.kind == "c"
+            else " AND NOT EXISTS (SELECT FROM conversations WHERE conversation_uid = %s AND deleted_at IS NOT NULL)"
+        )
+        selects.append(f"SELECT {', '.join(columns)} FROM {shape.table} WHERE conversation_uid = %s{alive}")
+        places = names[shape.kind]
+        slots = (
+            starts[field.carrier] + places[field.carrier].index(field.name) for field in shape.fields[1:]
+        )
+        layouts[shape.kind] = _Layout(shape, (0, *slots))
+    horizon = starts["bigint"] + names["c"]["bigint"].index("purge_horizon")
+    return " UNION ALL ".join(selects), layouts, horizon
+
+
+_SNAPSHOT, _LAYOUTS, _HORIZON_SLOT = _lay_out()

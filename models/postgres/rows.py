@@ -1,0 +1,147 @@
+"""How records become rows and rows become records: derived from the record classes and the tables, once, at import.
+
+A field ``x_ms`` (integer milliseconds) is the column ``x_at`` (timestamptz), converted in SQL, exactly: ``to_timestamp``
+would go through a double. JSON fields travel as text in both directions, so that not a byte changes. Everything else
+keeps its name. Expressions here are building blocks for the statements in `upserts` and `queries`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeAlias
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import BigInteger, Boolean, DateTime, Table, Uuid
+from sqlalchemy.dialects.postgresql import ARRAY, JSON
+
+from models.core.records import (
+    Artifact,
+    ArtifactVersion,
+    Conversation,
+    Kind,
+    Message,
+    Record,
+    ToolResult,
+)
+from models.postgres import tables
+
+RecordClass: TypeAlias = (
+    type[Conversation] | type[Message] | type[ToolResult] | type[Artifact] | type[ArtifactVersion]
+)
+
+
+class RecordKey(NamedTuple):
+    """Which row. ``id`` is the item's, empty for the conversation's own row, as in the buffer; ``number`` is an artifact
+    version's, 0 for all others. Of one kind, they sort as the store's keys do.
+    """
+
+    kind: Kind
+    conversation_uid: UUID
+    id: str
+    number: int = 0
+
+
+class Field(NamedTuple):
+    """One column: the record's field, the column, what it is in a row that travels, how to read and how to write it.
+
+    ``carrier`` is the type on the way (``text``, ``bigint``, ``boolean``, ``text[]``, ``uuid``); ``reading`` and
+    ``writing`` are SQL with one ``{}`` for the column's, or the parameter's, name.
+    """
+
+    name: str
+    column: str
+    carrier: str
+    reading: str
+    writing: str
+
+
+class Shape(NamedTuple):
+    """One table with its record class; ``key`` are the primary key's columns."""
+
+    kind: Kind
+    table: str
+    record: RecordClass
+    key: tuple[str, ...]
+    fields: tuple[Field, ...]
+
+
+def _field(table: Table, name: str) -> Field:
+    column = f"{name.removesuffix('_ms')}_at" if name.endswith("_ms") else name
+    kind = table.c[column].type
+    if isinstance(kind, JSON):
+        return Field(name, column, "text", "{}::text", "{}::json")
+    if isinstance(kind, DateTime):
+        read = "(extract(epoch from {}) * 1000)::bigint"
+        write = "timestamptz 'epoch' + {} * interval '1 millisecond'"
+        return Field(name, column, "bigint", read, write)
+    carriers = (
+        (Uuid, "uuid"),
+        (BigInteger, "bigint"),
+        (Boolean, "boolean"),
+        (ARRAY, "text[]"),
+    )
+    carrier = next((carrier for type_, carrier in carriers if isinstance(kind, type_)), "text")
+    return Field(name, column, carrier, "{}", "{}")
+
+
+def _shape(kind: Kind, table: Table, record: RecordClass) -> Shape:
+    fields = tuple(_field(table, name) for name in record.__struct_fields__)
+    return Shape(
+        kind,
+        table.name,
+        record,
+        tuple(column.name for column in table.primary_key),
+        fields,
+    )
+
+
+#: Items before their conversation, versions before their artifact: the order in which every writer takes its locks.
+SHAPES: Final[Mapping[Kind, Shape]] = {
+    shape.kind: shape
+    for shape in (
+        _shape("v", tables.artifact_versions, ArtifactVersion),
+        _shape("a", tables.artifacts, Artifact),
+        _shape("t", tables.tool_results, ToolResult),
+        _shape("m", tables.messages, Message),
+        _shape("c", tables.conversations, Conversation),
+    )
+}
+_KINDS: Final[Mapping[type[Record], Kind]] = {shape.record: shape.kind for shape in SHAPES.values()}
+
+
+def key_of(record: Record) -> RecordKey:
+    """The key of a record."""
+    if isinstance(record, Conversation):
+        return RecordKey("c", record.conversation_uid, "")
+    number = record.number if isinstance(record, ArtifactVersion) else 0
+    return RecordKey(_KINDS[type(record)], record.conversation_uid, record.id, number)
+
+
+def key_of_row(kind: Kind, row: Sequence[Any]) -> RecordKey:
+    """The key of a row that holds the columns of the table's primary key."""
+    if kind == "c":
+        return RecordKey("c", row[0], "")
+    return RecordKey(kind, row[0], row[1], row[2] if kind == "v" else 0)
+
+
+def reading(shape: Shape, *, prefix: str = "") -> str:
+    """The select list that `record_of` takes."""
+    return ", ".join(field.reading.format(prefix + field.column) for field in shape.fields)
+
+
+def record_of(shape: Shape, row: Sequence[Any]) -> Any:
+    """The record that a row selected by `reading` holds."""
+    values = dict(zip((field.name for field in shape.fields), row, strict=True))
+    for field in shape.fields:
+        if field.carrier == "text[]":
+            values[field.name] = tuple(values[field.name])
+    return shape.record(**values)
+
+
+def encode(records: Sequence[Record]) -> str:
+    """A JSON array of the records, by field names, as `json_to_recordset` takes it.
+
+    Raises UnicodeEncodeError where a text holds a lone surrogate.
+    """
+    return msgspec.json.encode(records).decode()
