@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 from models.buffer import codec
-from models.buffer.codec import Header, Staged, StaleTimes, View
+from models.buffer.codec import Header, Row, Staged, StaleTimes, View
 from models.buffer.keys import PartitionKeys, owner_index
 from models.buffer.scripts import call, translate
 from models.core.commands import Append, Command, ItemOutcome
@@ -89,6 +89,13 @@ class ReadReply(msgspec.Struct, array_like=True, frozen=True):
     items: tuple[View, ...]
 
 
+class ConversationRow(NamedTuple):
+    """A conversation's client-given id and its own row, without bodies."""
+
+    id: str
+    view: View
+
+
 class _Found(msgspec.Struct, array_like=True, frozen=True):
     version: int
     view: View | None = None
@@ -96,6 +103,8 @@ class _Found(msgspec.Struct, array_like=True, frozen=True):
     id: str = ""
 
 
+_decode_row = msgspec.msgpack.Decoder(Row).decode
+_decode_header = msgspec.msgpack.Decoder(Header).decode
 _decode_save = msgspec.msgpack.Decoder(SaveReply).decode
 _decode_read = msgspec.msgpack.Decoder(ReadReply).decode
 _decode_rows = msgspec.msgpack.Decoder(list[_Found]).decode
@@ -222,8 +231,7 @@ class Buffer:
         # A second run of a save that carries a revision or an offset is told to be a duplicate; any other may say noop
         # where it was accepted, or overwrite what came between.
         repeatable = mode == "replay" or all(
-            isinstance(c, Append) or getattr(c, "rev", None) is not None
-            for c in commands
+            isinstance(c, Append) or getattr(c, "rev", None) is not None for c in commands
         )
         raw = call(
             self.client,
@@ -240,9 +248,7 @@ class Buffer:
     def list_for_owner(self, place: Place, version: int) -> None:
         """Put the conversation on its owner's index (its row is dirty at ``version``)."""
         try:
-            self.client.execute_command(
-                "ZADD", owner_index(owner_tag(place.owner)), version, place.hex
-            )
+            self.client.execute_command("ZADD", owner_index(owner_tag(place.owner)), version, place.hex)
         except RedisError as error:
             raise translate(error) from error
 
@@ -272,14 +278,70 @@ class Buffer:
             keys.meta, keys.epoch, keys.rows(uid), keys.bodies(uid), keys.journal(uid), keys.image_rows(uid),
             keys.image_bodies(uid),
         ]  # fmt: skip
-        return _decode_read(
-            call(self.client, "read", key_list, [_encode(request)], retries=1)
-        )
+        return _decode_read(call(self.client, "read", key_list, [_encode(request)], retries=1))
+
+    def now_ms(self) -> int:
+        """The buffer server's clock, by which everything here is due or stale."""
+        if self.now_us:
+            return self.now_us // 1000
+        try:
+            seconds, micros = self.client.time()
+        except RedisError as error:
+            raise translate(error) from error
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def stored_versions(self, place: Place, names: Sequence[str]) -> dict[str, int | None]:
+        """Name -> the version known to be in Postgres; None where the row has left the buffer (so it is there)."""
+        try:
+            raw = self.client.hmget(place.keys.rows(place.hex), list(names))
+        except RedisError as error:
+            raise translate(error) from error
+        out: dict[str, int | None] = {}
+        for name, value in zip(names, raw, strict=True):
+            row = _decode_row(value) if value is not None else None
+            out[name] = None if row is None else (row.v if row.y is None else row.z or 0)
+        return out
+
+    def version_names(self, place: Place, artifact_id: str) -> list[str]:
+        """Rows of an artifact's versions that are not committed yet."""
+        try:
+            names = self.client.hkeys(place.keys.rows(place.hex))
+        except RedisError as error:
+            raise translate(error) from error
+        prefix = f"v/{artifact_id}/"
+        return [name for raw in names if (name := raw.decode()).startswith(prefix)]
+
+    # ------------------------------------------------------------------ an owner's list
+    def listed(self, owner: str) -> dict[UUID, int]:
+        """The owner's conversations whose own row is dirty, each with the version it was listed at."""
+        try:
+            raw = self.client.zrange(owner_index(owner_tag(owner)), 0, -1, withscores=True)
+        except RedisError as error:
+            raise translate(error) from error
+        return {UUID(hex=uid.decode()): int(score) for uid, score in raw}
+
+    def conversation_rows(self, uids: Sequence[UUID]) -> dict[UUID, ConversationRow]:
+        """The conversations' own rows as the buffer has them (hot, else blind); absent where it has none."""
+        if not uids:
+            return {}
+        pipe = self.client.pipeline(transaction=False)
+        for uid in uids:
+            keys = self.keys_of(uid)
+            for key in (keys.image_rows(uid.hex), keys.rows(uid.hex)):
+                pipe.hmget(key, ["h", "c/"])
+        try:
+            raw = pipe.execute()
+        except RedisError as error:
+            raise translate(error) from error
+        out: dict[UUID, ConversationRow] = {}
+        for index, uid in enumerate(uids):
+            for header, row in (raw[2 * index], raw[2 * index + 1]):
+                if header is not None and row is not None:
+                    out[uid] = ConversationRow(_decode_header(header).id, View("c/", _decode_row(row)))
+        return out
 
     # ------------------------------------------------------------------ adoption
-    def adopt(
-        self, place: Place, staged: Staged, epoch: int, *, force: bool = False
-    ) -> str:
+    def adopt(self, place: Place, staged: Staged, epoch: int, *, force: bool = False) -> str:
         """Stage a base in pieces and install it, guarded by the partition's ``epoch`` as it was before the load.
 
         Returns ok, merged, hot (somebody else did), moved (load again), lost (staging expired) or uninit.
@@ -289,9 +351,7 @@ class Buffer:
         target = [keys.staged_rows(uid, token), keys.staged_bodies(uid, token)]
         for rows, bodies in _pieces(staged):
             flat = [part for field in (*rows, *bodies) for part in field]
-            call(
-                self.client, "stage", target, [STAGING_MS, len(rows), *flat], retries=1
-            )
+            call(self.client, "stage", target, [STAGING_MS, len(rows), *flat], retries=1)
         request = {
             "uid": uid,
             "epoch": epoch,
@@ -354,21 +414,15 @@ class Buffer:
     def ripe(self, keys: PartitionKeys, limit: int, skip: int = 0) -> list[str]:
         """Refs that are due, most overdue first."""
         autosave_ms = round(self.settings.autosave_seconds * 1000)
-        found = call(
-            self.client, "ripe", [keys.due], [limit, autosave_ms, skip], retries=1
-        )
+        found = call(self.client, "ripe", [keys.due], [limit, autosave_ms, skip], retries=1)
         return [ref.decode() for ref in found]
 
-    def rows(
-        self, keys: PartitionKeys, refs: Sequence[str], max_bytes: int
-    ) -> list[RipeRow]:
+    def rows(self, keys: PartitionKeys, refs: Sequence[str], max_bytes: int) -> list[RipeRow]:
         """Whole rows of ``refs`` (one partition's), grouped by conversation; fewer where ``max_bytes`` ran out."""
         ordered = sorted(refs)
         key_list: list[str] = []
         args: list[Any] = [max_bytes]
-        for number, (uid, group) in enumerate(
-            groupby(ordered, key=lambda ref: ref[:32]), 1
-        ):
+        for number, (uid, group) in enumerate(groupby(ordered, key=lambda ref: ref[:32]), 1):
             key_list += [keys.rows(uid), keys.bodies(uid)]
             for ref in group:
                 args += [number, ref[33:]]
@@ -378,24 +432,18 @@ class Buffer:
             if entry.view is None:
                 out.append(RipeRow(ref, 0, None, entry.version == -1))
             else:
-                record = codec.record(
-                    UUID(hex=ref[:32]), entry.owner, entry.id, entry.view
-                )
+                record = codec.record(UUID(hex=ref[:32]), entry.owner, entry.id, entry.view)
                 out.append(RipeRow(ref, entry.version, record))
         return out
 
-    def acknowledge(
-        self, keys: PartitionKeys, committed: Iterable[tuple[str, int]]
-    ) -> tuple[int, int]:
+    def acknowledge(self, keys: PartitionKeys, committed: Iterable[tuple[str, int]]) -> tuple[int, int]:
         """Forget what is in Postgres at these versions (0: only clear a stale due entry). (made clean, still dirty)"""
         key_list = [keys.due, keys.dead]
         args: list[Any] = [
             round(self.settings.autosave_seconds * 1000),
             self._common["stream_ms"],
         ]
-        for number, (uid, group) in enumerate(
-            groupby(sorted(committed), key=lambda pair: pair[0][:32]), 1
-        ):
+        for number, (uid, group) in enumerate(groupby(sorted(committed), key=lambda pair: pair[0][:32]), 1):
             key_list += [keys.rows(uid), keys.bodies(uid)]
             pairs = [(ref[33:], version) for ref, version in group]
             args += [number, uid, len(pairs)]
@@ -407,11 +455,7 @@ class Buffer:
     def unlist(self, owner: str, committed: Iterable[tuple[UUID, int]]) -> int:
         """Take conversations off the owner's index, unless a newer row was listed since."""
         args = [part for uid, version in committed for part in (uid.hex, version)]
-        return int(
-            call(
-                self.client, "unlist", [owner_index(owner_tag(owner))], args, retries=1
-            )
-        )
+        return int(call(self.client, "unlist", [owner_index(owner_tag(owner))], args, retries=1))
 
     # ------------------------------------------------------------------ dead letters
     def bury(self, ref: str, version: int, why: str) -> bool:
@@ -419,37 +463,23 @@ class Buffer:
         uid, name = ref[:32], ref[33:]
         keys = self.keys_of(UUID(hex=uid))
         key_list = [keys.rows(uid), keys.bodies(uid), keys.due, keys.dead]
-        return (
-            int(
-                call(
-                    self.client, "bury", key_list, [uid, name, version, why], retries=1
-                )
-            )
-            == 1
-        )
+        return int(call(self.client, "bury", key_list, [uid, name, version, why], retries=1)) == 1
 
     def revive(self, ref: str, action: Literal["replay", "purge"]) -> bool:
         """Make a dead letter due again, or drop it. False: there is no such dead letter."""
         uid, name = ref[:32], ref[33:]
         keys = self.keys_of(UUID(hex=uid))
         key_list = [keys.rows(uid), keys.bodies(uid), keys.due, keys.dead, keys.open]
-        return (
-            int(call(self.client, "revive", key_list, [uid, name, action], retries=1))
-            == 1
-        )
+        return int(call(self.client, "revive", key_list, [uid, name, action], retries=1)) == 1
 
     # ------------------------------------------------------------------ settle, evict
-    def settle(
-        self, keys: PartitionKeys, uid: str, names: Sequence[str]
-    ) -> tuple[int, bool]:
+    def settle(self, keys: PartitionKeys, uid: str, names: Sequence[str]) -> tuple[int, bool]:
         """End what is stale among ``names``. (number settled, ring the doorbell)"""
         request = {"uid": uid, "now_us": self.now_us, "names": names, **self._common}
         key_list = [
             keys.meta, keys.rows(uid), keys.bodies(uid), keys.due, keys.open, keys.bell, keys.hold, keys.dead,
         ]  # fmt: skip
-        settled, ring = call(
-            self.client, "settle", key_list, [_encode(request), keys.live], retries=1
-        )
+        settled, ring = call(self.client, "settle", key_list, [_encode(request), keys.live], retries=1)
         return int(settled), int(ring) == 1
 
     def evict(self, keys: PartitionKeys, uid: str, idle_ms: int) -> int:
@@ -471,14 +501,10 @@ def _pieces(
     rows: list[tuple[str, bytes]] = []
     bodies: list[tuple[str, bytes]] = []
     size = 0
-    tagged = [(rows, field) for field in staged.rows] + [
-        (bodies, field) for field in staged.bodies
-    ]
+    tagged = [(rows, field) for field in staged.rows] + [(bodies, field) for field in staged.bodies]
     for target, field in tagged:
         weight = len(field[0]) + len(field[1])
-        if size and (
-            size + weight > STAGING_PIECE_BYTES or len(rows) + len(bodies) >= 2000
-        ):
+        if size and (size + weight > STAGING_PIECE_BYTES or len(rows) + len(bodies) >= 2000):
             yield list(rows), list(bodies)
             rows.clear()
             bodies.clear()

@@ -203,11 +203,7 @@ def stage(
         _bodies(out, "c/", row, metadata=c.metadata)
         out.rows.append(("c/", _encode(row)))
         size, last = row.b or 0, c.version
-    final_calls = {
-        t.id
-        for t in snapshot.tool_results
-        if t.status not in OPEN_STATUSES and _rank(t) is None
-    }
+    final_calls = {t.id for t in snapshot.tool_results if t.status not in OPEN_STATUSES and _rank(t) is None}
     message_ids = {m.id for m in snapshot.messages}
     for name, row in _rows(out, snapshot, final_calls):
         row.o = _deadline(row, stale)
@@ -226,9 +222,7 @@ def stage(
         if a.message_id is not None and a.message_id not in message_ids:
             links = waiting.setdefault(a.message_id, Row())
             links.la = [*(links.la or ()), a.id]
-    out.rows.extend(
-        (f"l/{message_id}", _encode(row)) for message_id, row in waiting.items()
-    )
+    out.rows.extend((f"l/{message_id}", _encode(row)) for message_id, row in waiting.items())
     last = max(last, purge_horizon)
     out.header.update(
         owner=owner,
@@ -243,9 +237,7 @@ def stage(
     return out
 
 
-def _rows(
-    out: Staged, snapshot: Snapshot, final_calls: set[str]
-) -> Iterator[tuple[str, Row]]:
+def _rows(out: Staged, snapshot: Snapshot, final_calls: set[str]) -> Iterator[tuple[str, Row]]:
     for m in snapshot.messages:
         name = f"m/{m.id}"
         row = _common(m)
@@ -310,11 +302,7 @@ def _parts(out: Staged, m: Message, row: Row, final_calls: set[str]) -> None:
         if part.text is not None:
             out.bodies.append((f"m/{m.id}/={i}", text))
         row.pb += len(skeleton) + len(text)
-        if (
-            part.call
-            and part.call not in final_calls
-            and f"{m.id}.{part.call}" not in final_calls
-        ):
+        if part.call and part.call not in final_calls and f"{m.id}.{part.call}" not in final_calls:
             row.q = row.q or {}
             row.q[str(i)] = (part.call, part.waits)
     row.b = (row.b or 0) + row.pb
@@ -324,9 +312,7 @@ def _rank(t: ToolResult) -> int | None:
     """The ``rk`` of a stored tool result: None once final. A final state on an open row was a preliminary one."""
     if t.state is None:
         return None
-    rank = tool_rank(
-        t.state, preliminary=t.status in OPEN_STATUSES or t.settled_from is not None
-    )
+    rank = tool_rank(t.state, preliminary=t.status in OPEN_STATUSES or t.settled_from is not None)
     return rank if rank < RANK_FINAL else None
 
 
@@ -337,16 +323,8 @@ def _deadline(row: Row, stale: StaleTimes) -> int | None:
     touched = row.t or 0
     waits = {w for _, w in (row.q or {}).values()}
     if row.rk is not None:
-        waits = {
-            "approval" if (row.f or {}).get("state") == "approval-requested" else "tool"
-        }
-    wait_ms = (
-        stale.approval_ms
-        if "approval" in waits
-        else stale.tool_ms
-        if waits
-        else stale.plain_ms
-    )
+        waits = {"approval" if (row.f or {}).get("state") == "approval-requested" else "tool"}
+    wait_ms = stale.approval_ms if "approval" in waits else stale.tool_ms if waits else stale.plain_ms
     if row.st in OPEN_STATUSES or (row.st == "complete" and row.q):
         return touched + wait_ms
     return None

@@ -84,14 +84,10 @@ def call(
     while True:
         try:
             try:
-                return client.execute_command(
-                    "EVALSHA", script.sha, len(keys), *keys, *args
-                )
+                return client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
             except NoScriptError:
                 client.execute_command("SCRIPT", "LOAD", script.text)
-                return client.execute_command(
-                    "EVALSHA", script.sha, len(keys), *keys, *args
-                )
+                return client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
         except (RedisConnectionError, RedisTimeoutError) as error:
             if retries <= 0 or isinstance(error, AuthenticationError):
                 raise translate(error) from error

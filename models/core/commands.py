@@ -43,12 +43,8 @@ BODY_FIELDS: Final[Mapping[ItemKind, Mapping[str, bool]]] = {
 ROW_FIELDS: Final[Mapping[ItemKind, frozenset[str]]] = {
     "c": frozenset({"title", "archived", "head_id"}),
     "m": frozenset({"role", "parent_id", "status_reason"}),
-    "t": frozenset(
-        {"message_id", "tool_call_id", "tool_name", "state", "status_reason"}
-    ),
-    "a": frozenset(
-        {"message_id", "kind", "title", "language", "media_type", "status_reason"}
-    ),
+    "t": frozenset({"message_id", "tool_call_id", "tool_name", "state", "status_reason"}),
+    "a": frozenset({"message_id", "kind", "title", "language", "media_type", "status_reason"}),
 }
 
 
@@ -87,10 +83,15 @@ class Put(msgspec.Struct, tag_field="op", tag="put", omit_defaults=True, frozen=
     #: Fractional position for a new message that stands before a known one in a sync.
     pos: str | None = None
 
+    def weight(self) -> int:
+        """About how many characters it carries."""
+        size = 256 + sum(len(value[0]) for value in self.body.values() if isinstance(value, tuple))
+        if isinstance(self.parts, list):
+            size += sum(len(part.skeleton) + len(part.text or "") for part in self.parts)
+        return size
 
-class Append(
-    msgspec.Struct, tag_field="op", tag="append", omit_defaults=True, frozen=True
-):
+
+class Append(msgspec.Struct, tag_field="op", tag="append", omit_defaults=True, frozen=True):
     """``text`` belongs at ``offset`` (UTF-16 units) of ``content`` (part None) or of a part's text."""
 
     k: ItemKind
@@ -104,9 +105,7 @@ class Append(
     reason: str | None = None
 
 
-class SetPart(
-    msgspec.Struct, tag_field="op", tag="part", omit_defaults=True, frozen=True
-):
+class SetPart(msgspec.Struct, tag_field="op", tag="part", omit_defaults=True, frozen=True):
     """Set one part: ``index`` at most the number of parts there are."""
 
     k: ItemKind
@@ -118,9 +117,7 @@ class SetPart(
     reason: str | None = None
 
 
-class Delete(
-    msgspec.Struct, tag_field="op", tag="delete", omit_defaults=True, frozen=True
-):
+class Delete(msgspec.Struct, tag_field="op", tag="delete", omit_defaults=True, frozen=True):
     """A tombstone, also where nothing was. Kind "c" with the empty id: the conversation."""
 
     k: ItemKind
@@ -182,11 +179,7 @@ def split_part(value: Mapping[str, Any]) -> Part:
         state = state if isinstance(state, str) else None
         rank = tool_rank(state, preliminary=value.get("preliminary") is True)
         call = value.get("toolCallId")
-        waits = (
-            ""
-            if rank == RANK_FINAL
-            else ("approval" if state == "approval-requested" else "tool")
-        )
+        waits = "" if rank == RANK_FINAL else ("approval" if state == "approval-requested" else "tool")
         call_id = call if waits and isinstance(call, str) else ""
         return Part(_json(value), None, 0, rank, call_id, waits)
     text = value.get("text")
@@ -241,11 +234,7 @@ def put(
                 body[name] = (text, utf16_units(text))
     parts: list[Part] | bool | None = None
     if "parts" in fields:
-        parts = (
-            False
-            if fields["parts"] is None
-            else [split_part(value) for value in fields["parts"]]
-        )
+        parts = False if fields["parts"] is None else [split_part(value) for value in fields["parts"]]
     rank = None
     if kind == "t" and fields.get("state") is not None:
         rank = tool_rank(fields["state"], preliminary=bool(fields.get("preliminary")))

@@ -29,9 +29,7 @@ ToolState: TypeAlias = Literal[
     "output-error",
     "output-denied",
 ]
-FINAL_TOOL_STATES: frozenset[str] = frozenset(
-    {"output-available", "output-error", "output-denied"}
-)
+FINAL_TOOL_STATES: frozenset[str] = frozenset({"output-available", "output-error", "output-denied"})
 
 #: One letter a kind: the first part of every reference in the buffer.
 Kind: TypeAlias = Literal["c", "m", "t", "a", "v"]

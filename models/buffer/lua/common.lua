@@ -241,6 +241,7 @@ end
 -- false}.
 local function view(name, r, raw)
   local bodies, parts
+  if string.sub(name, 1, 2) == 'v/' then bodies = { content = body(name) or '' } end
   if r.k or (r.g and r.g.c) then
     bodies = {}
     for field in pairs(r.k or {}) do

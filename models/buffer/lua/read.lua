@@ -1,7 +1,8 @@
 #!lua flags=no-writes
 -- Purpose: one conversation, or some of it, as one snapshot with its version.
 -- KEYS 1 meta, 2 epoch, 3 rows, 4 bodies, 5 journal, 6 image rows, 7 image bodies
--- ARGV 1 request, a MessagePack map: mode rows (headers only) | full | names (names [..]) | since (since version),
+-- ARGV 1 request, a MessagePack map: mode rows (headers only) | full | names (names [..]) | since (the
+--        conversation's row and what is newer than since),
 --        trust, at (version the names were chosen at; 0 any), most (bytes: full answers rows only above it; 0 no bound)
 -- Returns a MessagePack array {head, items}. head: s uninit | cold (p epoch) | suspect | moved | ok, e buffer epoch,
 --      v version, h header, now ms, partial (blind), whole (bodies included); items: {name, row, bodies or false, parts or
@@ -35,7 +36,7 @@ else
     if kind == 'm/' or kind == 't/' or kind == 'a/' or kind == 'c/' then
       if req.mode == 'since' then
         local r = unpack_(flat[i + 1])
-        if r.v > req.since then items[#items + 1] = view(name, r, flat[i + 1]) end
+        if kind == 'c/' or r.v > req.since then items[#items + 1] = view(name, r, flat[i + 1]) end
       elseif whole then
         items[#items + 1] = view(name, unpack_(flat[i + 1]), flat[i + 1])
       else

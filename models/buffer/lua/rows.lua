@@ -21,15 +21,8 @@ for i = 2, #ARGV, 2 do
     out[#out + 1] = '\145' .. pack_(0)
   else
     if budget <= 0 and #out > 0 then break end
-    local v
-    if string.sub(name, 1, 2) == 'v/' then
-      v = '\148' .. pack_(name) .. pack_(r) .. pack_({ content = body(name) or '' }) .. pack_(false)
-      budget = budget - r.b - 200
-    else
-      v = view(name, r)
-      budget = budget - (r.b or 0) - 200
-    end
-    out[#out + 1] = '\148' .. pack_(r.v) .. v .. pack_(H.owner) .. pack_(H.id)
+    budget = budget - (r.b or 0) - 200
+    out[#out + 1] = '\148' .. pack_(r.v) .. view(name, r) .. pack_(H.owner) .. pack_(H.id)
   end
 end
 return array(#out) .. table.concat(out)

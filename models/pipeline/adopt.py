@@ -1,0 +1,79 @@
+"""Adoption: how a conversation that only Postgres has becomes hot, and how blind saves find their base.
+
+Steps (fail points adopt.1 … adopt.3): 1 read the partition's epoch, 2 load the conversation in one snapshot, 3 stage it
+and install it if the epoch stands. Every eviction raises the epoch, so a base loaded before an eviction is refused after
+it. The same installation merges, row by row by version, into a conversation adopted under another buffer epoch.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from models.buffer import codec
+from models.buffer.buffer import Buffer, Place
+from models.errors import Contention
+from models.pipeline.failpoints import reach
+from models.postgres.store import Store
+
+#: How often a save, read or adoption starts over because another process moved the conversation.
+TRIES: Final = 5
+#: Journal scripts run for one conversation before others get their turn.
+_REPLAY_ROUNDS: Final = 500
+
+
+class Adopted(NamedTuple):
+    """``answer``: ok, merged, hot, or empty: Postgres held nothing at ``epoch`` (nothing was installed)."""
+
+    answer: str
+    epoch: int
+
+
+class Adopter:
+    """Brings conversations from the store into the buffer."""
+
+    def __init__(self, buffer: Buffer, store: Store) -> None:
+        self._buffer = buffer
+        self._store = store
+
+    def adopt(self, place: Place, *, force: bool = False, keep_empty: bool = False) -> Adopted:
+        """Make the conversation hot. ``force``: merge although it is hot (Postgres was seen to hold a newer row).
+        ``keep_empty``: install an empty base too (a journal waits for it, or the conversation is hot already).
+
+        Raises StoreUnavailable, BufferUnavailable, BufferFull, Contention.
+        """
+        for _ in range(TRIES):
+            epoch = self._buffer.epoch(place)
+            reach("adopt.1")
+            snapshot, horizon = self._store.base(place.uid)
+            reach("adopt.2")
+            staged = codec.stage(place.owner, place.id, snapshot, horizon, self._buffer.stale)
+            if not staged.rows and not force and not keep_empty:
+                return Adopted("empty", epoch)
+            answer = self._buffer.adopt(place, staged, epoch, force=force)
+            reach("adopt.3")
+            if answer in ("ok", "merged", "hot"):
+                return Adopted(answer, epoch)
+            if answer == "uninit":
+                self._buffer.initialise()
+        raise Contention("the conversation was evicted again and again while it was being adopted")
+
+    def replay(self, place: Place) -> int:
+        """Adopt the base of a blind conversation and apply its journal in order; returns the saves superseded.
+
+        Raises as adopt; what was applied stays applied, what was not stays in the journal.
+        """
+        lost = 0
+        self.adopt(place, keep_empty=True)
+        for _ in range(_REPLAY_ROUNDS):
+            reach("replay.1")
+            reply = self._buffer.save(place, (), mode="replay")
+            reach("replay.2")
+            if reply.s == "done":
+                lost += reply.lost
+                if reply.left == 0:
+                    return lost
+            elif reply.s == "uninit":
+                return lost
+            else:
+                self.adopt(place, keep_empty=True)
+        return lost
