@@ -6,8 +6,8 @@
 Standard library only, and in words that Python 2.7 and 3.6 understand too: on a machine whose `python3` is too old,
 this file still finds a newer one, or says in one line what to install. Hence no annotations and no f-strings.
 
-Everything that decides what ends up in .venv goes into one stamp (.venv/.stamp). A moved checkout counts as a change:
-scripts and the editable install carry absolute paths.
+Everything that decides what ends up in .venv goes into one stamp (.venv/.stamp). A moved checkout begins anew: scripts
+and the editable install carry absolute paths.
 """
 
 import fcntl
@@ -121,18 +121,24 @@ def find_python():
 
 
 def stamp_of(version):
-    """What .venv was made of, as text; the first line is the Python version."""
+    """What .venv was made of, as text; the first two lines are the Python version and the place."""
     digest = hashlib.sha256()
     for path in (LOCK, os.path.join(ROOT, "pyproject.toml"), os.path.abspath(__file__)):
         digest.update(hashlib.sha256(read(path)).digest())
-    digest.update(ROOT.encode("utf-8", "replace"))
-    return "%s\n%s\n" % (version, digest.hexdigest())
+    return "%s\n%s\n%s\n" % (version, place(), digest.hexdigest())
+
+
+def place():
+    """The checkout's path, as a digest; .venv is full of it."""
+    return hashlib.sha256(ROOT.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def wanted_version(found):
     """The version .venv has, when it can stay; None when it must be made anew."""
-    version = found.split("\n")[0]
+    version, _, rest = found.partition("\n")
     if not re.match(r"3\.\d+$", version) or not os.path.exists(os.path.join(VENV, "bin", "python")):
+        return None
+    if rest.partition("\n")[0] != place():
         return None
     return None if os.environ.get("PYTHON") else version
 

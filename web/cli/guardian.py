@@ -1,14 +1,15 @@
 """Ends what a killed `blotter up` has left behind.
 
 A process of its own beside `blotter up`, fed through a pipe with the process groups that come and go
-(`+ GROUP SIGNAL`, `- GROUP`). When the pipe ends, its owner is gone, however it died: every group still listed gets
-its signal, the latest first (so programs before servers), and SIGKILL when it lingers. It holds the data folder's
+(`+ GROUP SIGNAL`, `- GROUP`). When the pipe ends, its owner is gone, however it died: DIR/env is withdrawn (whoever
+waits for the next run must not take this one's for it), and every group still listed gets its signal, the latest
+first (so programs before servers), and SIGKILL when it lingers. It holds the data folder's
 lock meanwhile, so that the next `blotter up` begins only when nothing of the last one is left.
 
 The kernel's parent-death signal (lifeline.py) reaches a program but not what that program forked: web servers and
 Celery fork, and such orphans would go on answering on the port of their successor. Groups reach them.
 
-Run as a script of its own, on the standard library alone.
+Run as a script of its own, on the standard library alone: python -I -S guardian.py DIR/env
 """
 
 from __future__ import annotations
@@ -73,6 +74,8 @@ def main() -> None:
             groups[int(numbers[0])] = int(numbers[1])
         else:
             groups.pop(int(numbers[0]), None)
+    with contextlib.suppress(OSError):
+        os.unlink(sys.argv[1])
     end(groups)
 
 

@@ -66,9 +66,10 @@ def run(wishes: Wishes, say: Callable[[str], None]) -> None:
                     supervisor.run()
                 except StopRequested:
                     pass
-                say("stopping")
-                _bring_down(folder, supervisor)
-                say("stopped")
+                finally:
+                    say("stopping")
+                    _bring_down(folder, supervisor)
+                    say("stopped")
         finally:
             supervisor.close()
     finally:

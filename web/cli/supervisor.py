@@ -82,7 +82,7 @@ class Supervisor:
 
     def _start_guardian(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", str(GUARDIAN)],
+            [sys.executable, "-I", "-S", str(GUARDIAN), str(self._folder.env_file)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

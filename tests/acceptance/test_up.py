@@ -1,0 +1,327 @@
+"""`blotter up` as an operator meets it: real servers, stand-in programs, kills of every kind, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+import redis
+
+from tests.acceptance.up import CHECKOUT, ON_STANDIN, STANDIN, Up, alive, up
+from tests.servers import eventually, private_directory, start_postgres, start_valkey
+from web.cli.folder import free_port
+
+AS_ROOT = os.geteuid() == 0
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with private_directory() as directory:
+        yield directory / "data"
+
+
+def write_a_row(environ: dict[str, str], number: int) -> None:
+    with psycopg.connect(environ["DATABASE_URL"]) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS t (a int)")
+        connection.execute("INSERT INTO t VALUES (%s)", [number])
+    with redis.Redis.from_url(environ["REDIS_URL"]) as client:
+        client.set(f"k{number}", number)
+
+
+def rows(environ: dict[str, str]) -> tuple[list[int], list[bytes]]:
+    with psycopg.connect(environ["DATABASE_URL"]) as connection:
+        stored = [row[0] for row in connection.execute("SELECT a FROM t ORDER BY a")]
+    with redis.Redis.from_url(environ["REDIS_URL"]) as client:
+        return stored, sorted(client.keys("k*"))
+
+
+def test_env_tells_the_addresses_of_servers_that_answer_and_is_private(folder: Path) -> None:
+    with up(folder) as running:
+        environ = running.wait_ready()
+        assert stat.S_IMODE((folder / "env").stat().st_mode) == 0o600
+        assert environ["BASE_URL"].startswith("http://127.0.0.1:")
+        assert environ["DATABASE_URL"].startswith("postgresql://")
+        with redis.Redis.from_url(environ["REDIS_URL"], decode_responses=True) as client:
+            assert client.config_get("appendfsync") == {"appendfsync": "always"}
+        with redis.Redis.from_url(environ["CELERY_BROKER_URL"], decode_responses=True) as client:
+            assert client.config_get("appendfsync") == {"appendfsync": "everysec"}
+        key_file = Path(environ["BLOTTER_JWT_SECRET_FILE"])
+        assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
+        assert len(key_file.read_bytes().strip()) >= 32
+        assert {path.name for path in (folder / "logs").iterdir()} == {
+            "beat.log", "broker.log", "buffer.log", "postgres.log", "web.log", "worker.log"
+        }  # fmt: skip
+        write_a_row(environ, 1)
+        assert rows(environ) == ([1], [b"k1"])
+
+
+def test_env_appears_only_when_the_web_says_it_is_ready(folder: Path) -> None:
+    folder.mkdir(mode=0o711)
+    (folder / "not-ready").touch()
+    with up(folder) as running:
+        eventually((folder / "run" / "beat.pid").exists, within_s=20)
+        eventually((folder / "logs" / "web.log").exists)
+        assert not (folder / "env").exists()
+        (folder / "not-ready").unlink()
+        running.wait_ready()
+
+
+@pytest.mark.parametrize("name", ["web", "worker", "beat", "buffer", "broker", "postgres"])
+def test_what_is_killed_starts_again_and_its_orphans_are_gone(folder: Path, name: str) -> None:
+    with up(folder) as running:
+        environ = running.wait_ready()
+        write_a_row(environ, 1)
+        main = psutil.Process(running.pid(name))
+        children = main.children(recursive=True)
+        main.kill()
+        eventually(lambda: not alive([main, *children]))
+        eventually(lambda: running.pid(name) not in (0, main.pid))
+
+        def answers() -> bool:
+            try:
+                return rows(environ) == ([1], [b"k1"])
+            except (psycopg.OperationalError, redis.exceptions.ConnectionError):
+                return False
+
+        eventually(answers)
+
+
+def test_a_killed_guardian_is_replaced_and_its_successor_knows_all(folder: Path) -> None:
+    with up(folder) as running:
+        running.wait_ready()
+        guardian = guardian_of(running)
+        guardian.kill()
+        eventually(lambda: guardian_of(running).pid != guardian.pid)
+        family = running.family()
+        running.end(signal.SIGKILL)
+        eventually(lambda: not alive(family), within_s=15)
+
+
+def guardian_of(running: Up) -> psutil.Process:
+    found = [process for process in running.family() if any("guardian.py" in word for word in words(process))]
+    assert len(found) == 1
+    return found[0]
+
+
+def words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_ends_everything_in_order(folder: Path, number: signal.Signals) -> None:
+    with up(folder) as running:
+        running.wait_ready()
+        family = running.family()
+        assert len(family) >= 10
+        assert running.end(number) == 0
+        assert not alive(family)
+        assert (folder / "ended").read_text().split() == ["beat", "web", "worker"]
+        assert not (folder / "env").exists()
+        assert not list((folder / "run").glob("*.pid"))
+        assert running.said().splitlines()[-1] == "blotter: stopped"
+
+
+def test_after_sigkill_nothing_survives_and_a_new_start_goes_on_at_the_same_addresses(folder: Path) -> None:
+    with up(folder) as first:
+        before = first.wait_ready()
+        write_a_row(before, 1)
+        family = first.family()
+        first.end(signal.SIGKILL)
+        eventually(lambda: not (folder / "env").exists())
+        with up(folder) as second:
+            # It begins at once, and waits for what the first one's guardian has still to do.
+            after = second.wait_ready()
+            assert not alive(family)
+            assert {**after, "BASE_URL": ""} == {**before, "BASE_URL": ""}
+            assert rows(after) == ([1], [b"k1"])
+            write_a_row(after, 2)
+            assert second.end() == 0
+    with up(folder) as third:
+        assert rows(third.wait_ready()) == ([1, 2], [b"k1", b"k2"])
+
+
+def test_a_new_start_ends_what_was_left_although_the_guardian_was_killed_too(folder: Path) -> None:
+    with up(folder) as first:
+        before = first.wait_ready()
+        write_a_row(before, 1)
+        family = first.family()
+        guardian_of(first).suspend()
+        first.end(signal.SIGKILL)
+        for process in family:
+            if "guardian.py" in " ".join(words(process)):
+                process.kill()
+        assert alive(family), "the stand-ins' children ignore signals, so some must have survived"
+        (folder / "env").unlink()
+        with up(folder) as second:
+            assert rows(second.wait_ready()) == ([1], [b"k1"])
+            assert not alive(family)
+
+
+def test_a_second_start_on_the_same_folder_is_refused_in_one_sentence(folder: Path) -> None:
+    with up(folder) as running:
+        environ = running.wait_ready()
+        second = Up(folder)
+        assert second.process.wait(timeout=20) == 1
+        said = second.said()
+        second.close()
+        assert said.count("\n") == 1
+        assert f"in use by `blotter up` (process {running.process.pid})" in said
+        assert (folder / "env").exists()
+        write_a_row(environ, 1)
+
+
+def test_a_program_that_never_starts_ends_the_run_with_its_last_words_and_nothing_left(folder: Path) -> None:
+    folder.mkdir(mode=0o711)
+    (folder / "broken").touch()
+    with up(folder) as running:
+        assert running.process.wait(timeout=30) == 1
+        assert "does not start: the stand-in is broken" in running.said().splitlines()[-1]
+        assert not list((folder / "run").glob("*.pid"))
+
+
+def test_servers_that_are_given_are_used_and_not_started(folder: Path) -> None:
+    with (
+        start_postgres(fsync="off") as postgres,
+        start_valkey() as buffer,
+        start_valkey(role="broker") as broker,
+    ):
+        given = {
+            "DATABASE_URL": postgres.url,
+            "REDIS_URL": buffer.url,
+            "CELERY_BROKER_URL": broker.url,
+            "BLOTTER_JWT_SECRET": "a key of more than thirty-two bytes",
+        }
+        with up(folder, environ=given) as running:
+            environ = running.wait_ready()
+            assert {name: environ[name] for name in given} == given
+            assert "BLOTTER_JWT_SECRET_FILE" not in environ
+            assert {path.stem for path in (folder / "run").glob("*.pid")} == {"web", "worker", "beat"}
+
+
+def test_a_password_typed_into_the_environment_reaches_only_a_private_file(folder: Path) -> None:
+    with up(folder) as running:
+        environ = running.wait_ready()
+        password = environ["DATABASE_URL"].split(":")[2].split("@")[0]
+        for process in running.family():
+            assert password not in " ".join(words(process))
+
+
+@pytest.mark.skipif(not AS_ROOT, reason="only root runs PostgreSQL as somebody else")
+def test_as_root_a_folder_in_a_closed_home_works_and_the_home_stays_closed() -> None:
+    with private_directory() as outer:
+        home = outer / "home"
+        home.mkdir(mode=0o700)
+        folder = home / "data"
+        with up(folder) as running:
+            write_a_row(running.wait_ready(), 1)
+            elsewhere = (folder / "postgres").resolve()
+            try:
+                assert home not in elsewhere.parents
+                assert psutil.Process(running.pid("postgres")).username() == "nobody"
+                running.end(signal.SIGKILL)
+                eventually(lambda: not (folder / "env").exists())
+                with up(folder) as second:
+                    assert rows(second.wait_ready()) == ([1], [b"k1"])
+                assert stat.S_IMODE(home.stat().st_mode) == 0o700
+            finally:
+                shutil.rmtree(elsewhere)
+
+
+def system_python() -> str | None:
+    """A Python of our own version that an ordinary user may run; ours may lie in root's home."""
+    for path in (f"/usr/bin/python3.{sys.version_info[1]}", f"/usr/local/bin/python3.{sys.version_info[1]}"):
+        if os.access(path, os.X_OK):
+            return path
+    return None
+
+
+def run_as(uid: int, home: Path, folder: Path) -> subprocess.Popen[str]:
+    """The stand-in run, by an ordinary user, on a copy of the checkout and its packages in the user's own home."""
+    packages = home / "packages"
+    site = Path(psycopg.__file__).parent.parent
+    shutil.copytree(
+        site, packages, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "mypy", "ruff*")
+    )
+    # redis-py wants it before Python 3.11.3, which the other Python may be.
+    (packages / "async_timeout.py").write_text("from asyncio import timeout\n")
+    for name in ("web", "models", "tests"):
+        shutil.copytree(
+            CHECKOUT / name, home / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules")
+        )
+    for path in (home, *home.rglob("*")):
+        os.chown(path, uid, uid, follow_symlinks=False)
+    python = system_python()
+    assert python is not None
+    programs = home / "bin"
+    programs.mkdir(mode=0o755)
+    (programs / "python").symlink_to(python)
+    return subprocess.Popen(
+        [python, "-c", ON_STANDIN, str(folder), str(home / STANDIN.relative_to(CHECKOUT))],
+        env={"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(home), "PYTHONPATH": f"{home}:{packages}"},
+        cwd=home,
+        user=uid,
+        group=uid,
+        extra_groups=[],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.skipif(
+    not AS_ROOT or system_python() is None, reason="needs root, and a Python outside its home"
+)
+def test_an_ordinary_user_runs_it_from_a_clone_in_a_closed_home() -> None:
+    uid = pwd.getpwnam("games").pw_uid
+    with private_directory() as outer:
+        home = outer / "home"
+        home.mkdir(mode=0o700)
+        process = run_as(uid, home, home / "data")
+        try:
+            eventually(lambda: (home / "data" / "env").exists() or process.poll() is not None, within_s=30)
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            family = psutil.Process(process.pid).children(recursive=True)
+            assert {child.uids().real for child in family} == {uid}
+            assert (home / "data" / "postgres" / "18").is_dir()
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert not alive(family)
+
+
+@pytest.mark.skipif(
+    not AS_ROOT or system_python() is None, reason="needs root, and a Python outside its home"
+)
+def test_a_user_id_without_a_name_is_told_what_to_do() -> None:
+    with private_directory() as outer:
+        home = outer / "home"
+        home.mkdir(mode=0o700)
+        process = run_as(54_321, home, home / "data")
+        _, said = process.communicate(timeout=30)
+        assert process.returncode == 1
+        assert "user id 54321 has no entry in /etc/passwd" in said.splitlines()[-1]
+
+
+def test_a_port_that_is_taken_is_refused_when_asked_for(folder: Path) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
+        port = taken.getsockname()[1]
+        running = Up(folder, None, arguments=("--port", str(port)))
+        assert running.process.wait(timeout=20) == 1
+        assert f"port {port} of 127.0.0.1 is taken" in running.said()
+        running.close()

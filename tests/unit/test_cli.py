@@ -1,0 +1,225 @@
+"""The command line's decisions on values: where it finds a running Blotter, tokens, ports, orders, logs."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import jwt
+import pytest
+from click.testing import CliRunner
+
+from web.cli import COMMANDS, main
+from web.cli.errors import CannotRun
+from web.cli.folder import PORTS, Folder, default_folder, free_port, port_is_free, write_atomically
+from web.cli.options import context
+from web.cli.procfile import read_procfile
+from web.cli.run import CHECKOUT, choose_port, order_of_end
+from web.cli.supervisor import LOG_LIMIT_BYTES, _bound, delay_s
+from web.cli.token import mint, signing_key
+
+KEY = "k" * 40
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    made = Folder(tmp_path / "data")
+    made.create()
+    return made
+
+
+def test_help_names_every_command_and_imports_none_of_them() -> None:
+    code = (
+        "import sys\nfrom web.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "heavy = {'psycopg', 'redis', 'sqlalchemy', 'celery', 'flask', 'pydantic', 'jwt'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in COMMANDS:
+        assert f"\n  {name} " in done.stdout
+
+
+def test_every_listed_command_can_be_imported_and_explains_itself() -> None:
+    for name in COMMANDS:
+        answer = CliRunner().invoke(main, [name, "--help"])
+        assert answer.exit_code == 0, (name, answer.output)
+
+
+def test_without_anything_the_folder_lies_in_the_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
+    assert default_folder({}) == Path("/home/ann/.local/share/blotter")
+    assert default_folder({"XDG_DATA_HOME": "/x"}) == Path("/x/blotter")
+    assert default_folder({"XDG_DATA_HOME": "/x", "BLOTTER_DATA": "/d"}) == Path("/d")
+
+
+class TestContext:
+    """--data, else the environment, else the default folder."""
+
+    def test_the_named_folder_wins_over_the_environment(self, folder: Folder) -> None:
+        folder.write_env({"DATABASE_URL": "postgresql://in-folder"})
+        found = context(
+            folder.root, "DATABASE_URL", environ={"DATABASE_URL": "postgresql://in-env", "X": "1"}
+        )
+        assert found == {"DATABASE_URL": "postgresql://in-folder", "X": "1"}
+
+    def test_the_environment_wins_over_the_default_folder(self, folder: Folder) -> None:
+        folder.write_env({"DATABASE_URL": "postgresql://in-folder"})
+        environ = {"DATABASE_URL": "postgresql://in-env", "BLOTTER_DATA": str(folder.root)}
+        assert context(None, "DATABASE_URL", environ=environ)["DATABASE_URL"] == "postgresql://in-env"
+
+    def test_the_default_folder_comes_last(self, folder: Folder) -> None:
+        folder.write_env({"DATABASE_URL": "postgresql://in-folder"})
+        found = context(None, "DATABASE_URL", environ={"BLOTTER_DATA": str(folder.root)})
+        assert found["DATABASE_URL"] == "postgresql://in-folder"
+
+    def test_a_folder_in_which_nothing_runs_is_an_error_that_names_it(self, folder: Folder) -> None:
+        environ = {"DATABASE_URL": "postgresql://in-env"}
+        with pytest.raises(CannotRun, match=f"no Blotter is running in {folder.root}"):
+            context(folder.root, "DATABASE_URL", environ=environ)
+        with pytest.raises(CannotRun, match="or set A or B"):
+            context(None, "A", "B", environ={"BLOTTER_DATA": str(folder.root)})
+
+
+class TestToken:
+    def test_it_carries_owner_times_and_scopes(self) -> None:
+        environ = {"BLOTTER_JWT_SECRET": KEY, "BLOTTER_JWT_AUDIENCE": "blotter", "BLOTTER_JWT_ISSUER": "me"}
+        token = mint("ann", ("blotter:act-for", "blotter:operate"), 3600, 1_000, environ)
+        claims = jwt.decode(
+            token, KEY, algorithms=["HS256"], audience="blotter", issuer="me", options={"verify_exp": False}
+        )
+        assert claims == {
+            "sub": "ann", "iat": 1_000, "exp": 4_600, "scope": "blotter:act-for blotter:operate",
+            "aud": "blotter", "iss": "me",
+        }  # fmt: skip
+
+    def test_the_first_key_of_the_file_signs(self, tmp_path: Path) -> None:
+        file = tmp_path / "keys"
+        file.write_text(f"{KEY}\nolder-key\n")
+        assert signing_key({"BLOTTER_JWT_SECRET_FILE": str(file), "BLOTTER_JWT_SECRET": "other"}) == KEY
+        file.write_text("\n")
+        with pytest.raises(CannotRun, match="is empty"):
+            signing_key({"BLOTTER_JWT_SECRET_FILE": str(file)})
+
+    @pytest.mark.parametrize(("ttl", "seconds"), [("90", 90), ("15m", 900), ("24h", 86_400), ("7d", 604_800)])
+    def test_the_command_prints_a_token_and_nothing_else(
+        self, ttl: str, seconds: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("BLOTTER_JWT_SECRET", KEY)
+        answer = CliRunner().invoke(main, ["token", "ann", "--ttl", ttl])
+        assert answer.exit_code == 0
+        claims = jwt.decode(answer.stdout.strip(), KEY, algorithms=["HS256"])
+        assert claims["sub"] == "ann"
+        assert claims["exp"] - claims["iat"] == seconds
+        assert "scope" not in claims
+
+    @pytest.mark.parametrize("ttl", ["0", "-1", "1w", "forever", "400d", ""])
+    def test_a_time_that_is_none_is_refused(self, ttl: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("BLOTTER_JWT_SECRET", KEY)
+        assert CliRunner().invoke(main, ["token", "ann", "--ttl", ttl]).exit_code == 2
+
+    def test_without_a_running_blotter_it_says_so_in_one_line(self, tmp_path: Path) -> None:
+        answer = CliRunner().invoke(main, ["token", "ann", "--data", str(tmp_path)])
+        assert answer.exit_code == 1
+        assert answer.stderr.startswith("Error: no Blotter is running in")
+        assert answer.stderr.count("\n") == 1
+
+
+class TestFolder:
+    def test_what_is_secret_is_readable_by_its_owner_alone(self, folder: Folder) -> None:
+        secret = folder.secret("jwt")
+        assert len(secret) >= 32
+        assert folder.secret("jwt") == secret
+        folder.write_env({"A": "b=c"})
+        for path in (folder.secrets / "jwt", folder.env_file):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        for path in (folder.secrets, folder.run, folder.logs):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o700
+        assert folder.read_env() == {"A": "b=c"}
+
+    def test_a_port_is_remembered_until_somebody_else_takes_it(self, folder: Folder) -> None:
+        import socket
+
+        port = folder.port("buffer")
+        assert port in PORTS
+        assert Folder(folder.root).port("buffer") == port
+        assert folder.port("broker") != port
+        with socket.create_server(("127.0.0.1", port)):
+            assert not port_is_free(port)
+            other = folder.port("buffer")
+            assert other != port
+        assert folder.port("buffer") == other
+
+    def test_a_file_is_replaced_whole_or_not_at_all(self, tmp_path: Path) -> None:
+        path = tmp_path / "file"
+        write_atomically(path, "old")
+        with pytest.raises(UnicodeEncodeError):
+            write_atomically(path, "\ud800")
+        assert path.read_text() == "old"
+        assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+    def test_a_place_that_cannot_be_written_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(CannotRun, match=r"file/data cannot be used \(Not a directory\)"):
+            Folder(tmp_path / "file" / "data").create()
+
+    def test_a_lock_whose_holder_lives_is_refused_at_once(self, folder: Folder) -> None:
+        held = folder.lock()
+        try:
+            with pytest.raises(CannotRun, match=f"process {os.getpid()}"):
+                folder.lock()
+        finally:
+            os.close(held)
+        os.close(folder.lock())
+
+
+class TestRun:
+    def test_beat_ends_first_then_web_then_workers_then_servers(self) -> None:
+        started = ["postgres", "buffer", "broker", "web", "worker", "beat", "events"]
+        assert order_of_end(started) == ["beat", "web", "events", "worker", "broker", "buffer", "postgres"]
+        assert order_of_end(["web"]) == ["web"]
+
+    def test_what_keeps_dying_is_started_ever_more_slowly_but_never_given_up(self) -> None:
+        delays = [delay_s(failures) for failures in range(1, 1000)]
+        assert delays[:4] == [0.2, 0.4, 0.8, 1.6]
+        assert delays == sorted(delays)
+        assert delays[-1] == 30.0
+
+    def test_a_port_asked_for_is_taken_or_refused_never_replaced(self) -> None:
+        import socket
+
+        port = free_port()
+        assert choose_port(port) == port
+        with socket.create_server(("127.0.0.1", port)), pytest.raises(CannotRun, match=f"port {port}"):
+            choose_port(port)
+        assert choose_port(None) >= 8400
+
+    def test_the_procfile_names_the_three_programs(self) -> None:
+        programs = read_procfile(CHECKOUT / "Procfile")
+        assert {"web", "worker", "beat"} <= set(programs)
+        assert programs["web"][:2] == ["/bin/sh", "-c"]
+        assert programs["web"][2].startswith("exec granian ")
+
+    def test_a_malformed_procfile_is_refused_with_its_line(self, tmp_path: Path) -> None:
+        path = tmp_path / "Procfile"
+        path.write_text("# programs\n\nweb: one ${PORT:-1}\nnonsense\n")
+        with pytest.raises(CannotRun, match="line 4"):
+            read_procfile(path)
+        with pytest.raises(CannotRun, match="is missing"):
+            read_procfile(tmp_path / "none")
+
+    def test_a_log_stays_bounded_and_its_writer_goes_on(self, tmp_path: Path) -> None:
+        log = tmp_path / "web.log"
+        with log.open("ab", buffering=0) as writer:
+            writer.write(b"x" * LOG_LIMIT_BYTES)
+            _bound(log)
+            assert log.stat().st_size == 0
+            writer.write(b"y")
+        assert log.read_bytes() == b"y"
+        assert (tmp_path / "web.log.1").stat().st_size == LOG_LIMIT_BYTES
+        _bound(log)
+        assert log.read_bytes() == b"y"
