@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from web.cli.errors import CannotRun
 from web.cli.options import context, data_option
 
 
@@ -14,21 +15,22 @@ def command() -> None:
     """Bring the database's schema up to date, or check it."""
 
 
-@command.command()
+@command.command("upgrade")
 @data_option
-def upgrade(data: Path | None) -> None:
+def upgrade_command(data: Path | None) -> None:
     """Run the migrations that are missing."""
-    from models.postgres import migrate
+    from models.postgres.migrate import upgrade
 
-    migrate.upgrade(context(data, "DATABASE_URL")["DATABASE_URL"])
+    upgrade(context(data, "DATABASE_URL")["DATABASE_URL"])
     click.echo("the schema is up to date", err=True)
 
 
-@command.command()
+@command.command("check")
 @data_option
-def check(data: Path | None) -> None:
+def check_command(data: Path | None) -> None:
     """Tell whether the schema is what this version needs; exit code 1 when it is not."""
-    from models.postgres import migrate
+    from models.postgres.migrate import check
 
-    migrate.check(context(data, "DATABASE_URL")["DATABASE_URL"])
+    if wrong := check(context(data, "DATABASE_URL")["DATABASE_URL"]):
+        raise CannotRun(wrong)
     click.echo("the schema is what this version needs", err=True)
