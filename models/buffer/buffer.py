@@ -90,7 +90,7 @@ class ReadReply(msgspec.Struct, array_like=True, frozen=True):
 
 
 class ConversationRow(NamedTuple):
-    """A conversation's client-given id and its own row, without bodies."""
+    """A conversation's client-given id and its own row."""
 
     id: str
     view: View
@@ -123,7 +123,8 @@ class Buffer:
     """The Redis side of the pipeline. Thread-safe; make it after fork."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
-        self.client = client
+        # Untyped on purpose: redis-py's annotations answer for sync and async clients at once.
+        self.client: Any = client
         self.settings = settings
         self.partitions = tuple(PartitionKeys(n) for n in range(settings.partitions))
         self.stale = StaleTimes(
@@ -327,17 +328,23 @@ class Buffer:
         pipe = self.client.pipeline(transaction=False)
         for uid in uids:
             keys = self.keys_of(uid)
-            for key in (keys.image_rows(uid.hex), keys.rows(uid.hex)):
-                pipe.hmget(key, ["h", "c/"])
+            for rows, bodies in (
+                (keys.image_rows(uid.hex), keys.image_bodies(uid.hex)),
+                (keys.rows(uid.hex), keys.bodies(uid.hex)),
+            ):
+                pipe.hmget(rows, ["h", "c/"])
+                pipe.hget(bodies, "c//metadata")
         try:
             raw = pipe.execute()
         except RedisError as error:
             raise translate(error) from error
         out: dict[UUID, ConversationRow] = {}
         for index, uid in enumerate(uids):
-            for header, row in (raw[2 * index], raw[2 * index + 1]):
+            for at in (4 * index, 4 * index + 2):
+                header, row = raw[at]
                 if header is not None and row is not None:
-                    out[uid] = ConversationRow(_decode_header(header).id, View("c/", _decode_row(row)))
+                    large = {"metadata": raw[at + 1].decode()} if raw[at + 1] is not None else False
+                    out[uid] = ConversationRow(_decode_header(header).id, View("c/", _decode_row(row), large))
         return out
 
     # ------------------------------------------------------------------ adoption

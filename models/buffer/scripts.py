@@ -11,7 +11,6 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any, Final
 
-import redis
 from redis.exceptions import (
     AuthenticationError,
     ConnectionError as RedisConnectionError,
@@ -68,7 +67,7 @@ SCRIPTS: Final[dict[str, Script]] = {name: Script(name) for name in _PARTS}
 
 
 def call(
-    client: redis.Redis,
+    client: Any,
     name: str,
     keys: Sequence[str],
     args: Sequence[Any],
