@@ -5,6 +5,7 @@ Laws:
 - A conversation's own tombstone stays for ever, without title and metadata: its version must never be reached again, and
   a late save must still meet it.
 - Readers by ``since`` learn that tombstones are gone: ``purge_horizon`` is the highest version among those removed.
+- Rows are locked in the order of their keys, items before conversations, as the upsert does.
 - Bounded: at most about ``limit`` rows a call. What another transaction holds is skipped and comes up next time.
 """
 
@@ -30,7 +31,8 @@ _DELETED_CONVERSATIONS: Final = (
 _EMPTY: Final = (
     "UPDATE conversations AS stored"
     " SET title = NULL, metadata = NULL, emptied = true, purge_horizon = greatest(purge_horizon, version)"
-    " WHERE conversation_uid = ANY(%s) AND deleted_at IS NOT NULL"
+    " WHERE conversation_uid IN (SELECT conversation_uid FROM conversations"
+    " WHERE conversation_uid = ANY(%s) AND deleted_at IS NOT NULL ORDER BY conversation_uid FOR UPDATE)"
     + "".join(
         f" AND NOT EXISTS (SELECT FROM {SHAPES[kind].table} AS item"
         " WHERE item.conversation_uid = stored.conversation_uid)"
@@ -44,7 +46,9 @@ _CHILDLESS: Final = (
 )
 _RAISE_HORIZON: Final = (
     "UPDATE conversations AS stored SET purge_horizon = greatest(stored.purge_horizon, purged.version)"
-    " FROM unnest(%s::uuid[], %s::bigint[]) AS purged (conversation_uid, version)"
+    " FROM (SELECT locked.conversation_uid, given.version FROM conversations AS locked"
+    " JOIN unnest(%s::uuid[], %s::bigint[]) AS given (conversation_uid, version) USING (conversation_uid)"
+    " ORDER BY locked.conversation_uid FOR UPDATE OF locked) AS purged"
     " WHERE stored.conversation_uid = purged.conversation_uid"
 )
 

@@ -57,13 +57,18 @@ class Field(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """One table with its record class; ``key`` are the primary key's columns."""
+    """One table with its record class.
+
+    ``key`` are the primary key's columns; ``names`` and ``lists`` the names of all fields and of those that are lists.
+    """
 
     kind: Kind
     table: str
     record: RecordClass
     key: tuple[str, ...]
     fields: tuple[Field, ...]
+    names: tuple[str, ...]
+    lists: tuple[str, ...]
 
 
 def _field(table: Table, name: str) -> Field:
@@ -87,13 +92,9 @@ def _field(table: Table, name: str) -> Field:
 
 def _shape(kind: Kind, table: Table, record: RecordClass) -> Shape:
     fields = tuple(_field(table, name) for name in record.__struct_fields__)
-    return Shape(
-        kind,
-        table.name,
-        record,
-        tuple(column.name for column in table.primary_key),
-        fields,
-    )
+    key = tuple(column.name for column in table.primary_key)
+    lists = tuple(field.name for field in fields if field.carrier == "text[]")
+    return Shape(kind, table.name, record, key, fields, record.__struct_fields__, lists)
 
 
 #: Items before their conversation, versions before their artifact: the order in which every writer takes its locks.
@@ -125,17 +126,16 @@ def key_of_row(kind: Kind, row: Sequence[Any]) -> RecordKey:
     return RecordKey(kind, row[0], row[1], row[2] if kind == "v" else 0)
 
 
-def reading(shape: Shape, *, prefix: str = "") -> str:
+def reading(shape: Shape) -> str:
     """The select list that `record_of` takes."""
-    return ", ".join(field.reading.format(prefix + field.column) for field in shape.fields)
+    return ", ".join(field.reading.format(field.column) for field in shape.fields)
 
 
 def record_of(shape: Shape, row: Sequence[Any]) -> Any:
     """The record that a row selected by `reading` holds."""
-    values = dict(zip((field.name for field in shape.fields), row, strict=True))
-    for field in shape.fields:
-        if field.carrier == "text[]":
-            values[field.name] = tuple(values[field.name])
+    values = dict(zip(shape.names, row, strict=True))
+    for name in shape.lists:
+        values[name] = tuple(values[name])
     return shape.record(**values)
 
 
