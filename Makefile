@@ -17,8 +17,9 @@ setup:  ## Make .venv: Python, the locked dependencies, Blotter itself
 	done; \
 	echo "setup: no Python found: install Python 3.11 to 3.14" >&2; exit 1
 
+# Tied to make by its lifeline: should make be killed, `blotter up` gets SIGTERM and stops in order.
 run: setup  ## Run everything on this machine: servers, web, worker, beat (ARGS="--port 8400 --data DIR")
-	@.venv/bin/blotter up $(ARGS)
+	@exec $(PY) -I -S web/cli/lifeline.py 15 $$PPID -1 -1 . .venv/bin/blotter up $(ARGS)
 
 test: setup  ## Run the test suite (PYTEST_ARGS="-k word")
 	@$(PY) -m pytest $(PYTEST_ARGS)

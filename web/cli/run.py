@@ -24,12 +24,13 @@ from web.cli.folder import Folder, free_port, port_is_free
 from web.cli.process import Command
 from web.cli.procfile import read_procfile
 from web.cli.supervisor import StopRequested, Supervisor, clear_leftovers
+from web.cli.valkey_server import ValkeyServer
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 DEFAULT_PORT = 8400
 HOST = "127.0.0.1"
 SERVER_WAIT_S = 60.0
-WEB_WAIT_S = 60.0
+PROGRAM_WAIT_S = 60.0
 # Programs that end before the others, in this order; those not named end in between, servers after all.
 FIRST_TO_END = ("beat", "web")
 LAST_TO_END = ("worker",)
@@ -113,7 +114,10 @@ def _bring_up(
     }
     if "web" in started:
         for path in ("/healthz", "/readyz"):
-            supervisor.wait_until(started["web"], partial(why_not_ok, port, path), WEB_WAIT_S)
+            supervisor.wait_until(started["web"], partial(why_not_ok, port, path), PROGRAM_WAIT_S)
+    broker = servers.get("CELERY_BROKER_URL")
+    if "worker" in started and isinstance(broker, ValkeyServer):
+        supervisor.wait_until(started["worker"], partial(why_not_consuming, broker), PROGRAM_WAIT_S)
     folder.write_env(published(environ))
     say(f"ready: {environ['BASE_URL']}/  (the demo chat)")
     say(f"addresses: {folder.env_file}   logs: {folder.logs}")
@@ -195,11 +199,21 @@ def why_not_ok(port: int, path: str) -> str:
         connection.request("GET", path)
         response = connection.getresponse()
         body = response.read(500).decode(errors="replace")
-        return "" if response.status == http.client.OK else f"GET {path} answered {response.status} {body}"
+        return (
+            ""
+            if response.status == http.client.OK
+            else f"GET {path} answered {response.status} {' '.join(body.split())}"
+        )
     except (OSError, http.client.HTTPException) as error:
         return f"GET {path}: {error}"
     finally:
         connection.close()
+
+
+def why_not_consuming(broker: ValkeyServer) -> str:
+    """Empty once a Celery worker waits for messages. Only then is what is saved stored at once, as promised."""
+    blocked = broker.commands_of_clients()
+    return "" if "brpop" in blocked else "no worker has asked the broker for messages"
 
 
 def _migrate(database_url: str) -> None:

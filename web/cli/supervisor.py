@@ -40,6 +40,7 @@ HOPELESS_AFTER = 3
 LOG_LIMIT_BYTES = 16 * 1024 * 1024
 LOG_CHECK_S = 5.0
 TICK_S = 0.25
+POLL_S = 0.05
 
 GUARDIAN = Path(__file__).with_name("guardian.py")
 
@@ -192,22 +193,24 @@ class Supervisor:
         part.process = None
 
     def wait_until(self, part: Part, why_not: Callable[[], str], within_s: float) -> None:
-        """Go on when `why_not()` answers with nothing. Raises CannotRun when that is hopeless or takes too long."""
+        """Go on when `why_not()` answers with nothing.
+
+        Raises CannotRun when that takes too long, or when any part dies again and again: a run that reports itself
+        ready has all its parts. StopRequested when a signal came.
+        """
         deadline_s = time.monotonic() + within_s
         name = part.command.name
         while True:
-            self.tick(0.03)
+            self.tick(POLL_S)
             if self.stop_requested:
                 raise StopRequested
-            if part.process is not None:
-                reason = why_not()
-                if not reason:
-                    part.failures = 0
-                    return
-            else:
-                reason = "it died"
-            if part.failures >= HOPELESS_AFTER:
-                raise CannotRun(f"{name} does not start: {_last_line(part.log) or reason} (see {part.log})")
+            for other in self._parts.values():
+                if other.failures >= HOPELESS_AFTER:
+                    last_words = _last_line(other.log)
+                    raise CannotRun(f"{other.command.name} does not start: {last_words} (see {other.log})")
+            reason = why_not() if part.process is not None else "it died"
+            if not reason and part.process is not None:
+                return
             if time.monotonic() > deadline_s:
                 raise CannotRun(f"{name} was not ready within {within_s:g} s: {reason} (see {part.log})")
 
@@ -286,7 +289,7 @@ def _started_at(pid: int) -> str:
 
 def _ending(code: int) -> str:
     if code >= 0:
-        return f"ended (code {code})"
+        return f"ended with code {code}"
     return f"was killed ({signal.Signals(-code).name})"
 
 

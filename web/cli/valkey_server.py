@@ -17,10 +17,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from web.cli.errors import CannotRun
 from web.cli.folder import write_atomically
 from web.cli.process import Command
+
+if TYPE_CHECKING:
+    import redis  # imported where it is used: `blotter --help` does without
 
 MEBIBYTE = 1024 * 1024
 
@@ -121,16 +125,30 @@ class ValkeyServer:
     def why_not_ready(self) -> str:
         """Empty once the server answers and has loaded its data; otherwise what is missing."""
         import redis
+
+        try:
+            with self._client() as client:
+                client.ping()
+        except redis.exceptions.RedisError as error:
+            return str(error)
+        return ""
+
+    def commands_of_clients(self) -> set[str]:
+        """What the connected clients are doing, or did last: names of commands. Empty when it does not answer."""
+        import redis
+
+        try:
+            with self._client() as client:
+                return {str(entry["cmd"]) for entry in client.client_list()}
+        except redis.exceptions.RedisError:
+            return set()
+
+    def _client(self) -> redis.Redis:
+        """Quick to give up: whoever polls comes again."""
+        import redis
         from redis.backoff import NoBackoff
         from redis.retry import Retry
 
-        client = redis.Redis.from_url(
+        return redis.Redis.from_url(
             self.url, socket_timeout=1.0, socket_connect_timeout=1.0, retry=Retry(NoBackoff(), 0)
         )
-        try:
-            client.ping()
-        except redis.exceptions.RedisError as error:
-            return str(error)
-        finally:
-            client.close()
-        return ""

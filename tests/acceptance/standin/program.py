@@ -11,6 +11,7 @@ import os
 import pathlib
 import signal
 import sys
+import threading
 import time
 
 FOLDER = pathlib.Path(os.environ["BLOTTER_DATA"])
@@ -33,6 +34,15 @@ def end(number: int, frame: object) -> None:
     os.killpg(0, signal.SIGKILL)
 
 
+def consume() -> None:
+    """Ask the broker for messages, as a Celery worker does: only then is the run ready."""
+    import redis
+
+    with redis.Redis.from_url(os.environ["CELERY_BROKER_URL"]) as client:
+        while True:
+            client.brpop(["queue"], timeout=1)
+
+
 def main() -> None:
     if (FOLDER / "broken").exists():
         sys.exit("the stand-in is broken")
@@ -41,6 +51,8 @@ def main() -> None:
         while True:
             time.sleep(3600)
     signal.signal(signal.SIGTERM, end)
+    if sys.argv[1] == "worker":
+        threading.Thread(target=consume, daemon=True).start()
     if sys.argv[1] == "web":
         http.server.ThreadingHTTPServer.allow_reuse_address = True
         http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[2])), Answer).serve_forever()
