@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import psycopg
 import pytest
@@ -11,6 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from tests.servers import eventually, start_postgres, start_valkey
+from web.cli.postgres_server import _shared_memory
 
 NO_RETRY = Retry(NoBackoff(), 0)
 
@@ -99,6 +102,24 @@ def test_each_new_database_is_empty_and_gone_afterwards() -> None:
             psycopg.connect(url)
         with postgres.new_database() as url, psycopg.connect(url) as connection:
             assert connection.execute("SELECT to_regclass('t')").fetchone() == (None,)
+
+
+def test_postgres_does_without_shared_memory_of_the_system() -> None:
+    """As where /dev/shm is small: parallel queries share memory through files of the cluster."""
+    with (
+        start_postgres(fsync="off", dynamic_shared_memory_type="mmap", debug_parallel_query="on") as postgres,
+        psycopg.connect(postgres.url) as connection,
+    ):
+        assert connection.execute("SELECT sum(n) FROM generate_series(1, 1000) n").fetchone() == (500_500,)
+
+
+@pytest.mark.parametrize(("size_mb", "kind"), [(64, "mmap"), (24_000, "posix")])
+def test_a_small_shared_memory_of_the_system_is_not_used(
+    size_mb: int, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = SimpleNamespace(f_frsize=4096, f_blocks=size_mb * 256)
+    monkeypatch.setattr(os, "statvfs", lambda path: found)
+    assert _shared_memory() == kind
 
 
 def test_waiting_fails_with_the_last_reason() -> None:

@@ -65,6 +65,15 @@ def test_env_tells_the_addresses_of_servers_that_answer_and_is_private(folder: P
         assert rows(environ) == ([1], [b"k1"])
 
 
+def test_a_folder_may_have_a_long_and_awkward_name(folder: Path) -> None:
+    awkward = folder.with_name('data "dir" $HOME %s \\x été ' + "x" * 180)
+    with up(awkward) as running:
+        write_a_row(running.wait_ready(), 1)
+        assert running.end() == 0
+    with up(awkward) as running:
+        assert rows(running.wait_ready()) == ([1], [b"k1"])
+
+
 def test_env_appears_only_when_the_web_says_it_is_ready(folder: Path) -> None:
     folder.mkdir(mode=0o711)
     (folder / "not-ready").touch()

@@ -204,6 +204,19 @@ class TestRun:
         assert programs["web"][:2] == ["/bin/sh", "-c"]
         assert programs["web"][2].startswith("exec granian ")
 
+    def test_other_process_managers_read_the_procfile_alike(self) -> None:
+        from honcho.environ import parse_procfile
+
+        others = parse_procfile((CHECKOUT / "Procfile").read_text()).processes
+        ours = read_procfile(CHECKOUT / "Procfile")
+        assert {name: f"exec {command}" for name, command in others.items()} == {
+            name: argv[2] for name, argv in ours.items()
+        }
+
+    def test_every_substitution_in_the_procfile_has_a_default(self) -> None:
+        for line in (CHECKOUT / "Procfile").read_text().splitlines():
+            assert line.count("$") == line.count("${") == line.count(":-"), line
+
     def test_a_malformed_procfile_is_refused_with_its_line(self, tmp_path: Path) -> None:
         path = tmp_path / "Procfile"
         path.write_text("# programs\n\nweb: one ${PORT:-1}\nnonsense\n")

@@ -78,6 +78,11 @@ def binary() -> Path:
     return path
 
 
+def _quoted(text: str) -> str:
+    """Text as Valkey's configuration file takes it, whatever a folder may be called."""
+    return '"' + "".join(f"\\x{byte:02x}" for byte in os.fsencode(text)) + '"'
+
+
 @dataclass(frozen=True)
 class ValkeyServer:
     """One server: its data in `data`, its generated configuration beside it."""
@@ -102,7 +107,7 @@ class ValkeyServer:
     def prepare(self) -> None:
         """Write the configuration. In a file, because command lines, and so passwords there, are public."""
         self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directives = {**COMMON, **ROLES[self.role], "port": str(self.port), "dir": f'"{self.data}"'}
+        directives = {**COMMON, **ROLES[self.role], "port": str(self.port), "dir": _quoted(str(self.data))}
         if self.password:
             directives["requirepass"] = self.password
         directives.update(self.directives)
