@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final
@@ -166,19 +166,6 @@ class Verifier:
             options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
         )
         return claims
-
-
-def sign(settings: Settings, owner: str, *, scopes: Iterable[str] = (), now_s: int, life_s: int) -> str:
-    """A token for ``owner``, HS256 with the first secret. Raises SettingsError without a secret, or for a bad owner."""
-    secrets = load_secrets(settings)
-    if not secrets:
-        raise SettingsError("BLOTTER_JWT_SECRET or BLOTTER_JWT_SECRET_FILE: needed to sign a token")
-    if not is_owner(owner):
-        raise SettingsError(f"owner: must be 1-{_MAX_OWNER} characters, without control characters")
-    claims: dict[str, Any] = {"sub": owner, "iat": now_s, "exp": now_s + life_s}
-    optional = {"aud": settings.jwt_audience, "iss": settings.jwt_issuer, "scope": " ".join(scopes)}
-    claims |= {name: value for name, value in optional.items() if value}
-    return jwt.encode(claims, secrets[0], algorithm="HS256")
 
 
 def _jwks(url: str) -> Callable[[], Any]:

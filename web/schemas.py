@@ -223,7 +223,7 @@ class SyncBody(Body):
 
     @model_validator(mode="after")
     def _says_something_once(self) -> SyncBody:
-        if self.conversation is None and not (self.messages or self.tool_results or self.artifacts):
+        if "conversation" not in self.model_fields_set and not (self.messages or self.tool_results or self.artifacts):
             raise PydanticCustomError("empty", "Nothing to save: all lists are empty.")
         lists: tuple[tuple[str, Sequence[_Item]], ...] = (
             ("messages", self.messages),
@@ -239,9 +239,9 @@ class SyncBody(Body):
 
     def commands(self) -> list[Command]:
         """One command an item: the conversation's own first, then in the order sent."""
-        own: list[Command] = [] if self.conversation is None else [self.conversation.put("")]
+        own = [self.conversation.put("")] if "conversation" in self.model_fields_set else []
         items: tuple[_Item, ...] = (*self.messages, *self.tool_results, *self.artifacts)
-        return own + [item.put(item.id) for item in items]
+        return [*own, *(item.put(item.id) for item in items)]
 
     def order(self) -> list[str]:
         """The messages' ids, in the order sent."""

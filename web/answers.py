@@ -1,0 +1,234 @@
+"""The shapes of answers, for the OpenAPI document only: no request meets these models.
+
+A test holds what the API really answers against them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from models.core.commands import Outcome
+from models.core.records import Status, ToolState
+from web.schemas import Role
+
+_ABSENT: Any = None
+
+
+class Shape(BaseModel):
+    """Closed, camelCase."""
+
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
+
+
+class _Common(Shape):
+    id: str
+    revision: int | None = Field(description="Yours; null where never sent.")
+    version: int = Field(description="The server's, one counter a conversation.")
+    created_at: str
+    updated_at: str
+    deleted_at: str = Field("", description="Only on tombstones (`since`).")
+    stored: bool = Field(description="This version is committed in Postgres.")
+
+
+class _ItemShape(_Common):
+    status: Status
+    status_reason: str | None
+    position: str = Field(description="Orders items of one kind, bytewise.")
+    buffer_epoch: str = Field("", description="Where one item was asked for.")
+
+
+class Conversation(_Common):
+    """A conversation's own fields."""
+
+    title: str | None
+    metadata: Any
+    archived: bool
+    head_id: str | None
+    last_message_at: str | None
+
+
+class Message(_ItemShape):
+    """A message."""
+
+    role: Role
+    content: str | None
+    parts: list[dict[str, Any]] | None
+    metadata: Any
+    parent_id: str | None
+    tool_result_ids: list[str]
+    artifact_ids: list[str]
+
+
+class ToolResult(_ItemShape):
+    """A tool's input and output."""
+
+    message_id: str | None
+    tool_call_id: str
+    tool_name: str | None
+    state: ToolState | None
+    input: Any
+    output: Any
+    error_text: str | None
+
+
+class Artifact(_ItemShape):
+    """An artifact with its latest content."""
+
+    message_id: str | None
+    kind: str | None
+    title: str | None
+    language: str | None
+    media_type: str | None
+    content: str | None
+    metadata: Any
+    version_number: int
+
+
+class ArtifactVersion(Shape):
+    """One complete content an artifact once had."""
+
+    number: int
+    content: str
+    hash: str = Field(description="SHA-1 of the UTF-8 text, hex.")
+    version: int
+    created_at: str
+
+
+class ConversationView(Shape):
+    """A conversation as one snapshot."""
+
+    conversation: Conversation
+    messages: list[Message]
+    tool_results: list[ToolResult]
+    artifacts: list[Artifact]
+    in_flight: bool = Field(description="A reply or a tool is still under way.")
+    version: int = Field(description="Pass it as `since` for what changes from here.")
+    buffer_epoch: str = Field(description="When it changes, send again what was not yet stored.")
+    partial: bool = Field(False, description="Older content is not in view: Postgres is away.")
+    before: str = Field("", description="There are older messages: pass it as `before`.")
+
+
+class ConversationPage(Shape):
+    """Conversations, latest activity first."""
+
+    conversations: list[Conversation]
+    after: str | None = Field(description="Cursor of the next page; null at the end.")
+    degraded: bool = Field(False, description="Only what is buffered is listed: Postgres is away.")
+
+
+class MessagePage(Shape):
+    """Messages in order."""
+
+    messages: list[Message]
+    after: str | None
+
+
+class ToolResultPage(Shape):
+    """Tool results in order."""
+
+    tool_results: list[ToolResult]
+    after: str | None
+
+
+class ArtifactPage(Shape):
+    """Artifacts in order."""
+
+    artifacts: list[Artifact]
+    after: str | None
+
+
+class ArtifactVersionPage(Shape):
+    """An artifact's complete contents, oldest first."""
+
+    versions: list[ArtifactVersion]
+    after: int | None
+
+
+class Saved(Shape):
+    """A save that was acknowledged."""
+
+    id: str
+    outcome: Literal["accepted", "duplicate", "noop"] = Field(
+        description="accepted: a new version; duplicate: equal to what is there; noop: an older snapshot, ignored."
+    )
+    revision: int | None
+    version: int
+    state: Literal["buffered", "stored"]
+    length: int | None = Field(description="UTF-16 units of the text: the offset of the next append.")
+    buffer_epoch: str
+    base: Literal["unknown"] = Field("unknown", description="Kept without its base: Postgres is away.")
+
+
+class SyncedItem(Shape):
+    """What came of one item of a sync."""
+
+    kind: Literal["conversation", "message", "toolResult", "artifact"]
+    id: str
+    status: int = Field(description="What a save of it alone would have answered.")
+    outcome: Outcome
+    revision: int | None
+    version: int
+    length: int | None
+    type: str = Field("", description="Of the problem, where it was refused.")
+    title: str = ""
+
+
+class Synced(Shape):
+    """One outcome an item, in the order sent."""
+
+    id: str
+    version: int
+    state: Literal["buffered", "stored"]
+    buffer_epoch: str
+    items: list[SyncedItem]
+    base: Literal["unknown"] = "unknown"
+
+
+class FieldError(Shape):
+    """One field and what is wrong with it."""
+
+    field: str
+    message: str
+
+
+class ProblemDetails(BaseModel):
+    """RFC 9457."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldError] = []
+    limit: int = Field(0, description="The bound that was passed (413, 429).")
+    length: int = Field(0, description="Of the text, or number of parts, as it stands (409).")
+    current: Message | ToolResult | Artifact | Conversation = Field(
+        _ABSENT, description="The item as it stands (409)."
+    )
+
+
+class Health(Shape):
+    """Alive."""
+
+    status: Literal["ok"]
+
+
+class Readiness(Shape):
+    """Whether saves are taken."""
+
+    status: Literal["ok", "degraded", "unavailable"]
+    buffer: str
+    store: str
+
+
+class PipelineStatus(BaseModel):
+    """The pipeline's figures."""
+
+    model_config = ConfigDict(extra="allow")
+
+    buffer: str
+    store: str

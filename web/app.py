@@ -1,0 +1,94 @@
+"""The application: settings in, Flask out. Everything a request needs is made here, once a process.
+
+    granian --interface wsgi --factory web.app:create_app
+
+Nothing connects while the application is made: servers fork or spawn after that, and a connection must not be shared.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from flask import Flask, Response
+from werkzeug.exceptions import HTTPException
+
+from models.errors import BlotterError
+from models.settings import Settings, current
+from web import cors, observe
+from web.call import Context, handler
+from web.doorbell import Doorbell
+from web.openapi import document_view
+from web.problems import Problem, from_error, from_http
+from web.routes import OPERATIONS
+
+if TYPE_CHECKING:
+    from models.pipeline.service import Pipeline
+
+
+def create_app(settings: Settings | None = None, pipeline: Pipeline | None = None) -> Flask:
+    """The WSGI application. ``settings``: default, the environment's; ``pipeline``: default, connected at first use.
+
+    Raises SettingsError where they do not describe a runnable web: no key to check tokens with, a bad origin.
+    """
+    settings = current() if settings is None else settings
+    app = Flask("web", static_folder="static", static_url_path="/static")
+    app.url_map.merge_slashes = False
+    log = observe.logger(settings.log_level)
+    connect = (lambda: pipeline) if pipeline is not None else _once(lambda: _connect(settings, log))
+    context = Context(settings, connect)
+    for operation in (*OPERATIONS, document_view()):
+        app.add_url_rule(
+            operation.rule, operation.id, handler(operation, context), methods=[operation.method]
+        )
+    observe.install(app, log)
+    cors.install(app, settings.cors_origins)
+    _answer_errors(app, log)
+    return app
+
+
+def _connect(settings: Settings, log: Any) -> Pipeline:
+    from models.pipeline.service import Pipeline
+
+    return Pipeline.connect(settings, role="web", ring=Doorbell(settings, log))
+
+
+def _once(make: Callable[[], Pipeline]) -> Callable[[], Pipeline]:
+    """``make`` called by the first who asks, its result for all; tried again where it raised."""
+    made: list[Pipeline] = []
+    lock = threading.Lock()
+
+    def get() -> Pipeline:
+        if not made:
+            with lock:
+                if not made:
+                    made.append(make())
+        return made[0]
+
+    return get
+
+
+def _answer_errors(app: Flask, log: Any) -> None:
+    """Every refusal is a problem document, Flask's own included."""
+
+    def problem(error: Problem) -> Response:
+        return error.answer()
+
+    def known(error: BlotterError) -> Response:
+        response = from_error(error)
+        if response.status_code == 500:
+            observe.note_fault(log, error)
+        return response
+
+    def http(error: HTTPException) -> Response:
+        return from_http(error.code or 500, error.get_headers())
+
+    def fault(error: Exception) -> Response:
+        observe.note_fault(log, error)
+        return from_http(500, ())
+
+    app.register_error_handler(Problem, problem)
+    app.register_error_handler(BlotterError, known)
+    app.register_error_handler(HTTPException, http)
+    app.register_error_handler(Exception, fault)

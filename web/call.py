@@ -1,0 +1,126 @@
+"""One authenticated request on its way to a view: checks in order, then a Call with everything a view needs.
+
+Order: token (401, 403), owner's rate (429), ids in the path (422), query (422), then the body: media type (415), size
+(413), JSON (400), schema (422). So a stranger's 20 MB are never read, and nothing reaches the pipeline unchecked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from flask import Request, Response, request
+from pydantic import BaseModel, ValidationError
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+
+from models.identity import is_id
+from models.settings import Settings
+from web.auth import OPERATE, Verifier
+from web.operation import Operation, Parsed, query_reader
+from web.parse import Malformed, Refused, parse
+from web.prefer import Waiters, wait_asked
+from web.problems import Problem, from_validation, invalid
+from web.rate import OwnerRate
+
+if TYPE_CHECKING:
+    from models.pipeline.service import Pipeline
+
+
+class Context:
+    """What all requests of one process share. ``pipeline`` connects at first use, so after a fork."""
+
+    def __init__(self, settings: Settings, connect: Callable[[], Pipeline]) -> None:
+        self.settings = settings
+        self.verifier = Verifier(settings)
+        self.waiters = Waiters(settings.web_threads // 4)
+        self.rate = OwnerRate(0 if settings.embedded else settings.owner_requests_per_minute)
+        self.pipeline = connect
+
+
+class Call:
+    """A checked request: who, what, and the pipeline to call."""
+
+    __slots__ = ("body", "context", "owner", "pipeline", "query", "wait_ms")
+
+    def __init__(
+        self, context: Context, owner: str, body: Any, query: Mapping[str, Parsed], wait_ms: int
+    ) -> None:
+        self.context = context
+        self.owner = owner
+        self.pipeline = context.pipeline()
+        self.body = body
+        self.query = query
+        self.wait_ms = wait_ms
+
+
+def handler(operation: Operation, context: Context) -> Callable[..., Response]:
+    """The function Flask calls for ``operation``; its keyword arguments are the path's ids."""
+    if operation.auth == "none":
+        return _open(operation, context)
+    read_query = query_reader(operation.query)
+    read_body = None if operation.body is None else body_reader(operation.body, operation.max_bytes(context.settings))
+    view = operation.view
+    must_operate = operation.auth == "operator" and not context.settings.embedded
+    verifier, rate, prefers, names = context.verifier, context.rate, operation.prefer, operation.names
+
+    def handle(**ids: str) -> Response:
+        caller = verifier.caller(request.headers.get("Authorization"))
+        if must_operate:
+            caller.require(OPERATE)
+        owner = caller.owner(request.headers.get("Blotter-Owner"))
+        rate.spend(owner)
+        for name, value in ids.items():
+            if not is_id(value):
+                raise invalid(names[name], "Must be 1-256 characters of A-Z a-z 0-9 _ . ~ : @ -.")
+        query = read_query(request)
+        body = None if read_body is None else read_body(request)
+        wait_ms = wait_asked(request.headers.get("Prefer")) if prefers else 0
+        return view(Call(context, owner, body, query, wait_ms), **ids)
+
+    return handle
+
+
+def _open(operation: Operation, context: Context) -> Callable[..., Response]:
+    def handle(**names: str) -> Response:
+        return operation.view(context, **names)
+
+    return handle
+
+
+def body_reader(model: type[BaseModel], limit: int) -> Callable[[Request], BaseModel]:
+    """A function from a request to its body as ``model``; at most ``limit`` bytes are read, chunked or not."""
+    validate = model.__pydantic_validator__.validate_python
+
+    def read(incoming: Request) -> BaseModel:
+        raw = _json_bytes(incoming, limit)
+        try:
+            value = parse(raw)
+        except Malformed as error:
+            raise Problem("malformed", str(error)) from None
+        except Refused as error:
+            raise invalid(error.field, error.message) from None
+        try:
+            checked: BaseModel = validate(value)
+        except ValidationError as error:
+            raise from_validation(error) from None
+        return checked
+
+    return read
+
+
+def _json_bytes(incoming: Request, limit: int) -> bytes:
+    """The request's body. Raises Problem: unsupported-media-type, body-too-large, malformed."""
+    if incoming.headers.get("Content-Type") != "application/json":
+        charset = incoming.mimetype_params.get("charset", "utf-8").lower()
+        if incoming.mimetype != "application/json" or charset not in ("utf-8", "utf8"):
+            raise Problem("unsupported-media-type", "Content-Type must be application/json.")
+    if incoming.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Problem("unsupported-media-type", "Content-Encoding is not taken: send the body uncompressed.")
+    incoming.max_content_length = limit
+    try:
+        raw = incoming.get_data(cache=False)
+    except RequestEntityTooLarge:
+        raise Problem("body-too-large", f"The body has more than {limit} bytes.", limit=limit) from None
+    except ClientDisconnected:
+        raise Problem("malformed", "The body ended early.") from None
+    return raw

@@ -1,0 +1,102 @@
+"""What every answer gets, and what is noted of every request: id, security headers, latency, one line of log.
+
+Law: the log holds method, route (the template, never the path with its ids), status, milliseconds and the request's
+id; never a query, a body, a token or chat text. A fault is logged as its class and where it arose, without its message,
+which might quote what was sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import time
+import traceback
+from typing import Any, Final
+
+import orjson
+import structlog
+from flask import Flask, Response, g, request
+
+from models.identity import mint_id
+from web.metrics import REQUESTS
+
+#: JSON is nothing to be rendered, framed or run.
+_API_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
+#: The pages: only what this server itself serves.
+_PAGE_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:@-]{1,128}", re.ASCII)
+#: Requests that only ask whether we live are not worth a line each.
+_QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+
+
+def logger(level: str) -> Any:
+    """A logger that writes one JSON document a line to standard error."""
+    return structlog.wrap_logger(
+        structlog.BytesLogger(sys.stderr.buffer),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(serializer=lambda value, **_: orjson.dumps(value)),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        cache_logger_on_first_use=True,
+    )
+
+
+def install(app: Flask, log: Any) -> None:
+    """Put the hooks around every request of ``app``."""
+
+    def begin() -> None:
+        g.began = time.perf_counter()
+
+    def end(response: Response) -> Response:
+        headers = response.headers
+        headers.add("X-Request-Id", request_id())
+        headers.add("X-Content-Type-Options", "nosniff")
+        headers.add("Referrer-Policy", "no-referrer")
+        headers.add("Content-Security-Policy", _PAGE_POLICY if _is_page(response) else _API_POLICY)
+        _note(response, log)
+        return response
+
+    app.before_request(begin)
+    app.after_request(end)
+
+
+def _is_page(response: Response) -> bool:
+    return (response.content_type or "").startswith("text/html")
+
+
+def _note(response: Response, log: Any) -> None:
+    rule = request.url_rule
+    route = "unmatched" if rule is None else rule.rule
+    seconds = time.perf_counter() - g.began if "began" in g else 0.0
+    method = request.method if rule is not None else "ANY"
+    REQUESTS.labels(method, route, response.status_code).observe(seconds)
+    if route not in _QUIET:
+        log.info(
+            "request",
+            method=request.method[:16],
+            route=route,
+            status=response.status_code,
+            ms=round(seconds * 1000, 2),
+            request_id=request_id(),
+        )
+
+
+def request_id() -> str:
+    """The caller's `X-Request-Id` where it is usable, else one minted for this request."""
+    if "request_id" not in g:
+        given = request.headers.get("X-Request-Id")
+        g.request_id = given if given is not None and _REQUEST_ID.fullmatch(given) else mint_id()
+    found: str = g.request_id
+    return found
+
+
+def note_fault(log: Any, error: BaseException) -> None:
+    """Log a fault of ours: class and places, no message."""
+    places = [f"{place.filename}:{place.lineno} {place.name}" for place in traceback.extract_tb(error.__traceback__)]
+    log.error("fault", error=type(error).__name__, places=places[-12:], request_id=request_id())

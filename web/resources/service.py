@@ -1,0 +1,70 @@
+"""Calls about the service itself: alive, ready, figures, and the pages."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from flask import Response
+
+from models.errors import BlotterError, BufferUnavailable, StoreUnavailable
+from web import metrics, render
+from web.call import Call, Context
+from web.problems import KINDS, Problem
+
+_STATIC = Path(__file__).resolve().parent.parent / "static"
+
+
+def alive(_: Context) -> Response:
+    """The process answers. Touches nothing."""
+    return render.respond({"status": "ok"})
+
+
+def ready(context: Context) -> Response:
+    """200 if the buffer takes saves; Postgres away is only `degraded`, for saves go on without it."""
+    try:
+        states = context.pipeline().ready()
+    except BlotterError:
+        states = {"buffer": "unavailable", "store": "unknown"}
+    if states["buffer"] != "ok":
+        return render.respond({"status": "unavailable", **states}, 503, {"Retry-After": "1"})
+    return render.respond({"status": "ok" if states["store"] == "ok" else "degraded", **states})
+
+
+def exposition(context: Context) -> Response:
+    """Prometheus' text format. Answers even without the buffer: that is when the figures matter."""
+    figures: dict[str, Any] | None = None
+    with suppress(BufferUnavailable, StoreUnavailable):
+        figures = context.pipeline().figures()
+    return Response(metrics.exposition(figures), content_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def status(call: Call) -> Response:
+    """The pipeline's figures."""
+    return render.respond({**call.pipeline.ready(), **call.pipeline.figures()})
+
+
+def page(name: str) -> Any:
+    """A view that answers with one of the pages in `static`, read once."""
+    html = (_STATIC / name).read_bytes()
+
+    def view(_: Context) -> Response:
+        return Response(html, content_type="text/html; charset=utf-8")
+
+    return view
+
+
+def problem(_: Context, slug: str) -> Response:
+    """The page that a problem's `type` leads to."""
+    if slug not in KINDS:
+        raise Problem("not-found")
+    kind = KINDS[slug]
+    html = (
+        "<!doctype html><html lang=en><meta charset=utf-8>"
+        f"<link rel=stylesheet href=/static/pages.css><title>{escape(kind.title)}</title>"
+        f"<main><h1>{escape(kind.title)}</h1><p>Status {kind.status}, type <code>{kind.type}</code>.</p>"
+        f"<p>{escape(kind.meaning)}</p><p><a href=/docs>API</a></p></main></html>"
+    )
+    return Response(html, content_type="text/html; charset=utf-8")
