@@ -1,0 +1,62 @@
+"""Fixtures of the store's tests: engines, stores and a plain connection on a private, migrated database."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import psycopg
+import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from models.postgres.engine import make_engine
+from models.postgres.store import Store
+from models.settings import Settings, load
+
+
+@pytest.fixture
+def settings(database_url: str) -> Settings:
+    return load({"DATABASE_URL": database_url})
+
+
+@pytest.fixture
+def new_engine(database_url: str, settings: Settings) -> Iterator[Callable[[], Engine]]:
+    """Makes engines for a worker on the test's database; they are disposed of at the end."""
+    with ExitStack() as stack:
+
+        def make() -> Engine:
+            engine = make_engine(database_url, role="worker", settings=settings)
+            stack.callback(engine.dispose)
+            return engine
+
+        yield make
+
+
+@pytest.fixture
+def engine(new_engine: Callable[[], Engine]) -> Engine:
+    return new_engine()
+
+
+@pytest.fixture
+def store(engine: Engine) -> Store:
+    return Store(engine)
+
+
+@pytest.fixture
+def sql(database_url: str) -> Iterator[psycopg.Connection]:
+    """A bystander's connection, autocommit, no timeouts."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def statements(engine: Engine) -> list[str]:
+    """The statements sent through `engine`, as they are sent."""
+    sent: list[str] = []
+
+    @event.listens_for(engine, "before_cursor_execute")
+    def note(connection, cursor, statement, parameters, context, executemany) -> None:
+        sent.append(statement)
+
+    return sent
