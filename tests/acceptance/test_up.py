@@ -30,6 +30,15 @@ def folder() -> Iterator[Path]:
         yield directory / "data"
 
 
+@pytest.fixture(scope="module")
+def one_run() -> Iterator[tuple[Up, dict[str, str]]]:
+    """A run that several tests kill parts of, and what its env says. One row is in it."""
+    with private_directory() as directory, up(directory / "data") as running:
+        environ = running.wait_ready()
+        write_a_row(environ, 1)
+        yield running, environ
+
+
 def write_a_row(environ: dict[str, str], number: int) -> None:
     with psycopg.connect(environ["DATABASE_URL"]) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS t (a int)")
@@ -86,23 +95,23 @@ def test_env_appears_only_when_the_web_says_it_is_ready(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["web", "worker", "beat", "buffer", "broker", "postgres"])
-def test_what_is_killed_starts_again_and_its_orphans_are_gone(folder: Path, name: str) -> None:
-    with up(folder) as running:
-        environ = running.wait_ready()
-        write_a_row(environ, 1)
-        main = psutil.Process(running.pid(name))
-        children = main.children(recursive=True)
-        main.kill()
-        eventually(lambda: not alive([main, *children]))
-        eventually(lambda: running.pid(name) not in (0, main.pid))
+def test_what_is_killed_starts_again_and_its_orphans_are_gone(
+    one_run: tuple[Up, dict[str, str]], name: str
+) -> None:
+    running, environ = one_run
+    main = psutil.Process(running.pid(name))
+    children = main.children(recursive=True)
+    main.kill()
+    eventually(lambda: not alive([main, *children]))
+    eventually(lambda: running.pid(name) not in (0, main.pid))
 
-        def answers() -> bool:
-            try:
-                return rows(environ) == ([1], [b"k1"])
-            except (psycopg.OperationalError, redis.exceptions.ConnectionError):
-                return False
+    def answers() -> bool:
+        try:
+            return rows(environ) == ([1], [b"k1"])
+        except (psycopg.OperationalError, redis.exceptions.ConnectionError):
+            return False
 
-        eventually(answers)
+    eventually(answers)
 
 
 def test_a_killed_guardian_is_replaced_and_its_successor_knows_all(folder: Path) -> None:
