@@ -62,48 +62,26 @@ local function lacks_links(r, field, ids)
   return false
 end
 
--- A result or artifact names its message: link it there, or leave word until the message comes.
-local function link_message(kind, id, message_id)
-  local name = 'm/' .. message_id
-  local m = row(name)
-  local field = kind == 't' and 'lr' or 'la'
-  if m then
-    if not m.d and lacks_links(m, field, { id }) then
-      add_links(m, field, { id })
-      m.v, m.u = stamp(), NOW
-      mark(name, m)
-    end
-  else
-    local waiting = row('l/' .. message_id) or {}
-    if lacks_links(waiting, field, { id }) then
-      add_links(waiting, field, { id })
-      put_row('l/' .. message_id, waiting)
-    end
-  end
-end
-
--- A final result answers the parts that wait for its call.
-local function answer_waits(message_id, call)
-  local name = 'm/' .. message_id
-  local m = row(name)
-  if not m or not m.q then return end
-  local hit = false
-  for i, w in pairs(m.q) do
-    if w[1] == call then m.q[i] = nil; hit = true end
-  end
-  if hit then
-    m.q = some(m.q)
-    schedule_open(name, m)
-    put_row(name, m)
-  end
-end
 local function final_result(id)
   local t = row('t/' .. id)
-  return t and not t.d and not OPEN[t.st] and (t.rk or 5) >= 5
+  return t and not t.d and not OPEN[t.st] and (t.rk or 5) >= 5 and t or nil
 end
-local function note_wait(cmd_id, r, i, p)
+
+-- Has this call of the message a final result? Results are named "message.call", or by the call (which another message
+-- may repeat), or by anything, with the call as a field.
+local function answered(message_id, r, call)
+  if final_result(message_id .. '.' .. call) then return true end
+  local t = final_result(call)
+  if t and (not (t.f and t.f.message_id) or t.f.message_id == message_id) then return true end
+  for _, id in ipairs(r.lr or {}) do
+    t = row('t/' .. id)
+    if t and t.f and t.f.tool_call_id == call and final_result(id) then return true end
+  end
+  return false
+end
+local function note_wait(message_id, r, i, p)
   local key = tostring(i)
-  if p[5] and p[5] ~= '' and not final_result(cmd_id .. '.' .. p[5]) and not final_result(p[5]) then
+  if p[5] and p[5] ~= '' and not answered(message_id, r, p[5]) then
     r.q = r.q or {}
     r.q[key] = { p[5], p[6] }
   elseif r.q then
@@ -112,16 +90,44 @@ local function note_wait(cmd_id, r, i, p)
   end
 end
 
+-- A result or artifact names its message: link it there, or leave word until the message comes. For a reply still in
+-- flight it is a sign of life, and a final result ends the wait for its call.
+local function link_message(kind, id, message_id, call)
+  local name = 'm/' .. message_id
+  local m = row(name)
+  local field = kind == 't' and 'lr' or 'la'
+  if not m then
+    local waiting = row('l/' .. message_id) or {}
+    if add_links(waiting, field, { id }) then put_row('l/' .. message_id, waiting) end
+    return
+  end
+  if m.d then return end
+  if add_links(m, field, { id }) then
+    m.v, m.u = stamp(), NOW
+    mark(name, m)
+  end
+  if call and m.q then
+    for i, w in pairs(m.q) do
+      if w[1] == call or message_id .. '.' .. w[1] == id then m.q[i] = nil end
+    end
+    m.q = some(m.q)
+  end
+  m.t = NOW
+  schedule_open(name, m)
+  put_row(name, m)
+end
+
 -- ------------------------------------------------------------------ one part against what is stored
 local function same_part(name, r, i, p, old)
   if old[1] ~= p[1] then return false end
   if not p[2] then return old[2] < 0 end
   return old[2] == p[3] and old[3] == #p[2] and text_of(name, r, tostring(i)) == p[2]
 end
--- An older snapshot of a part: its state lies behind, or its unfinished text is shorter.
-local function older_part(p, old)
+-- An older snapshot of a part: its state lies behind, or its text is shorter though it, or the save it came in, says
+-- that it is unfinished (a text part need not carry a state).
+local function older_part(p, old, open)
   if p[4] < old[4] then return true end
-  return p[2] and p[4] < 5 and old[2] >= 0 and p[3] < old[2]
+  return p[2] and (open or p[4] < 5) and old[2] >= 0 and p[3] < old[2]
 end
 local function set_part(name, r, i, p)
   local ref = tostring(i)
@@ -137,11 +143,11 @@ local function set_part(name, r, i, p)
 end
 
 -- ------------------------------------------------------------------ limits
-local function over_limit(r, growth)
+local function over_limit(r, growth, one_more)
+  if one_more and (H.n or 0) + 1 > LIMIT.items then return 'too-many-items' end
   if growth <= 0 then return nil end
   if (r and r.b or 0) + growth > LIMIT.item then return 'item-too-large' end
   if (H.bytes or 0) + growth > LIMIT.bytes then return 'conversation-too-large' end
-  if not r and (H.n or 0) + 1 > LIMIT.items then return 'too-many-items' end
   return nil
 end
 local function resize(r, growth)
@@ -171,18 +177,20 @@ local function apply_put(cmd)
   local forced = cmd.rev ~= nil and (new or r.r == nil or cmd.rev > r.r)
   if cmd.rev and not new and r.r and cmd.rev < r.r then return outcome(cmd, 'stale-revision', r) end
 
+  local rank = cmd.rank
+  if rank == 4 and TERMINAL[cmd.st] then rank = 5 end
   if not new and not forced and not (cmd.rev and cmd.rev == r.r) and cmd.k ~= 'c' then
     if OPEN[cmd.st] then
       if TERMINAL[status] then return outcome(cmd, 'noop', r) end
       local sent = cmd.body and cmd.body.content
       if sent ~= nil and (sent and sent[2] or 0) < (content_size(r)) then return outcome(cmd, 'noop', r) end
     end
-    if cmd.rank and cmd.rank < (r.rk or (r.f and r.f.state and 5) or -1) then return outcome(cmd, 'noop', r) end
+    if rank and rank < (r.rk or (r.f and r.f.state and 5) or -1) then return outcome(cmd, 'noop', r) end
     if cmd.parts ~= nil and OPEN[cmd.st] then
       if #(cmd.parts or {}) < (r.n or 0) then return outcome(cmd, 'noop', r) end
       for i, p in ipairs(cmd.parts or {}) do
         local old = i <= (r.n or 0) and part(name, r, i - 1)
-        if old and older_part(p, old) then return outcome(cmd, 'noop', r) end
+        if old and older_part(p, old, true) then return outcome(cmd, 'noop', r) end
       end
     end
   end
@@ -235,17 +243,23 @@ local function apply_put(cmd)
   local to = cmd.st
   if cmd.k ~= 'c' then
     if new then
-      to = to or (cmd.rank and cmd.rank < 5 and 'streaming') or 'complete'
+      to = to or (rank and rank < 5 and 'streaming') or 'complete'
     else
       if to == 'pending' and status == 'streaming' and not forced then to = 'streaming' end
-      if not to and cmd.rank == 5 and OPEN[status] then to = 'complete' end
+      if not to and rank == 5 and OPEN[status] then to = 'complete' end
+      if not to and rank and rank < 5 and forced then to = 'streaming' end
       to = to or status
     end
   end
+  if cmd.k == 't' then
+    -- A final state of an open result is a preliminary one (4): so the row tells it by itself, after adoption too.
+    if rank == nil and fields.state == nil and not new then rank = r.rk or (r.f and r.f.state and 5) or nil end
+    if rank and rank >= 4 then rank = OPEN[to] and 4 or nil end
+  end
   local same = not new and not some(fields) and not some(bodies) and not some(parts) and surplus == 0
     and not null_parts and not empty_parts and not linked and (cmd.k == 'c' or to == status)
-    and (cmd.rank == nil or (cmd.rank < 5 and cmd.rank or nil) == r.rk)
-  if cmd.rev and not new and cmd.rev == r.r then
+    and rank == r.rk
+  if cmd.rev and not new and cmd.rev == r.r and not (same and r.sf) then
     return outcome(cmd, same and 'duplicate' or 'revision-conflict', r)
   end
   if same and not forced and not r.sf then
@@ -256,7 +270,7 @@ local function apply_put(cmd)
     end
     return outcome(cmd, 'duplicate', r)
   end
-  local over = over_limit(r, growth + (new and 1 or 0))
+  local over = over_limit(r, growth, new and cmd.k ~= 'c')
   if over then return outcome(cmd, over, r) end
 
   -- Change it.
@@ -271,7 +285,7 @@ local function apply_put(cmd)
   r.u, r.t = NOW, NOW
   if new and cmd.k ~= 'c' then r.p = cmd.pos or string.format('%020.0f', r.v) end
   if cmd.rev then r.r = cmd.rev end
-  if cmd.rank then r.rk = cmd.rank < 5 and cmd.rank or nil end
+  if cmd.k == 't' then r.rk = rank end
   if some(fields) then
     r.f = r.f or {}
     for field, value in pairs(fields) do r.f[field] = value or nil end
@@ -289,6 +303,17 @@ local function apply_put(cmd)
     end
     r.k = some(r.k)
   end
+  if cmd.k == 'm' and new then
+    local waiting = row('l/' .. cmd.id)
+    if waiting then
+      add_links(r, 'lr', waiting.lr or {})
+      add_links(r, 'la', waiting.la or {})
+      put_row('l/' .. cmd.id, false)
+    end
+    H.mp = r.v
+  end
+  add_links(r, 'lr', cmd.results or {})
+  add_links(r, 'la', cmd.artifacts or {})
   if cmd.parts ~= nil then
     local count = cmd.parts and #cmd.parts or 0
     for i = count, (r.n or 0) - 1 do
@@ -307,22 +332,11 @@ local function apply_put(cmd)
     if not r.n then r.pb = nil end
   end
   resize(r, growth)
-  add_links(r, 'lr', cmd.results or {})
-  add_links(r, 'la', cmd.artifacts or {})
   if cmd.k ~= 'c' then
     if new then r.st = to end
     set_status(name, r, to)
-    if some(fields) and fields.status_reason then r.f = r.f or {}; r.f.status_reason = fields.status_reason end
-  end
-  if cmd.k == 'm' and new then
-    local waiting = row('l/' .. cmd.id)
-    if waiting then
-      add_links(r, 'lr', waiting.lr or {})
-      add_links(r, 'la', waiting.la or {})
-      R['l/' .. cmd.id] = false
-      RCHANGED['l/' .. cmd.id] = true
-    end
-    H.mp = r.v
+    local reason = cmd.row and cmd.row.status_reason
+    if reason then r.f = r.f or {}; r.f.status_reason = reason end
   end
   if cmd.k == 'a' then keep_version(name, r, cmd.id) end
   if cmd.k ~= 'c' then schedule_open(name, r) end
@@ -335,8 +349,8 @@ local function apply_put(cmd)
     end
   end
   if (cmd.k == 't' or cmd.k == 'a') and r.f and r.f.message_id then
-    link_message(cmd.k, cmd.id, r.f.message_id)
-    if cmd.k == 't' and final_result(cmd.id) then answer_waits(r.f.message_id, r.f.tool_call_id or cmd.id) end
+    local final = cmd.k == 't' and final_result(cmd.id)
+    link_message(cmd.k, cmd.id, r.f.message_id, final and (r.f.tool_call_id or cmd.id))
   end
   return outcome(cmd, 'accepted', r, { c = new or nil })
 end
@@ -392,7 +406,11 @@ local function apply_append(cmd)
   end
   local guard = step_guard(cmd, r)
   if guard then guard.n = length; return guard end
-  if cmd.offset > length then return outcome(cmd, 'append-gap', r, { n = length }) end
+  local reopens = cmd.rev and r.r ~= cmd.rev and OPEN[cmd.st]
+  if cmd.offset > length then
+    local finished = TERMINAL[status_of(r)] and not reopens
+    return outcome(cmd, finished and 'terminal' or 'append-gap', r, { n = length })
+  end
 
   local text, added = cmd.text, cmd.units
   if cmd.offset < length then
@@ -406,7 +424,6 @@ local function apply_append(cmd)
     end
     text, added = string.sub(text, skip + 1), cmd.units - overlap
   end
-  local reopens = cmd.rev and r.r ~= cmd.rev and OPEN[cmd.st]
   if added > 0 and TERMINAL[status_of(r)] and not reopens then
     return outcome(cmd, 'terminal', r, { n = length })
   end
@@ -443,7 +460,7 @@ local function apply_part(cmd)
   local p = cmd.part
   local old = cmd.index < count and part(name, r, cmd.index) or nil
   local same = old and same_part(name, r, cmd.index, p, old)
-  if old and not forced and not same and older_part(p, old) then return outcome(cmd, 'noop', r) end
+  if old and not forced and not same and older_part(p, old, OPEN[cmd.st]) then return outcome(cmd, 'noop', r) end
   if not same then
     local growth = #p[1] + (p[2] and #p[2] or 0) - (old and (#old[1] + old[3]) or 0)
     local over = over_limit(r, growth)
@@ -463,7 +480,7 @@ local function delete_item(cmd)
   if r and r.d then return outcome(cmd, 'duplicate', r) end
   conversation_row()
   if not r then
-    local over = over_limit(nil, 1)
+    local over = over_limit(nil, 0, true)
     if over then return outcome(cmd, over) end
     r = { z = 0, c = NOW, b = 0, st = 'complete' }
     r.p = string.format('%020.0f', math.max(H.last + 1, NOW_US))
@@ -472,6 +489,10 @@ local function delete_item(cmd)
   end
   drop_bodies(name, r)
   resize(r, -(r.b or 0))
+  -- What readers need to keep the tree together stays; titles and the like go with the content.
+  local f = r.f or {}
+  r.f = some({ role = f.role, parent_id = f.parent_id, message_id = f.message_id })
+  if cmd.k == 'm' and row('l/' .. cmd.id) then put_row('l/' .. cmd.id, false) end
   r.k, r.g, r.n, r.pb, r.q = nil, nil, nil, nil, nil
   r.v = stamp()
   r.w, r.u, r.t, r.d = r.v, NOW, NOW, NOW
