@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask import Request, Response, request
 from pydantic import BaseModel, ValidationError
-from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+from werkzeug.exceptions import ClientDisconnected
 
 from models.identity import is_id
 from models.settings import Settings
@@ -116,11 +116,12 @@ def _json_bytes(incoming: Request, limit: int) -> bytes:
             raise Problem("unsupported-media-type", "Content-Type must be application/json.")
     if incoming.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Problem("unsupported-media-type", "Content-Encoding is not taken: send the body uncompressed.")
-    incoming.max_content_length = limit
+    # One byte more than the limit: of a chunked body Werkzeug gives what fits and does not tell that there is more.
+    incoming.max_content_length = limit + 1
     try:
-        raw = incoming.get_data(cache=False)
-    except RequestEntityTooLarge:
-        raise Problem("body-too-large", f"The body has more than {limit} bytes.", limit=limit) from None
+        raw = b"" if (incoming.content_length or 0) > limit else incoming.get_data(cache=False)
     except ClientDisconnected:
         raise Problem("malformed", "The body ended early.") from None
+    if len(raw) > limit or (incoming.content_length or 0) > limit:
+        raise Problem("body-too-large", f"The body has more than {limit} bytes.", limit=limit)
     return raw
