@@ -33,6 +33,8 @@ WINDOW_MS: Final = 200
 BELL_MS: Final = 5_000
 #: A flusher that does not renew for this long has lost its partition.
 LEASE_MS: Final = 10_000
+#: Transient errors in a row are counted together when no more than this lies between them.
+FAILS_MS: Final = 120_000
 #: A base that was staged and not installed goes after this.
 STAGING_MS: Final = 60_000
 #: Most bytes of one staging call, so that no script holds the server for long.
@@ -117,6 +119,16 @@ class RipeRow(NamedTuple):
     version: int
     record: Record | None
     waits: bool = False
+
+
+class Begun(NamedTuple):
+    """``state``: taken, busy (another flusher holds the lease) or paused; ``failures``: transient errors in a row."""
+
+    state: Literal["taken", "busy", "paused"]
+    failures: int
+
+
+_BEGUN: Final[dict[int, Literal["taken", "busy", "paused"]]] = {1: "taken", 0: "busy", -1: "paused"}
 
 
 class Buffer:
@@ -385,38 +397,23 @@ class Buffer:
             raise translate(error) from error
 
     # ------------------------------------------------------------------ flush
-    def begin(self, keys: PartitionKeys, token: str) -> bool:
-        """Take the partition's lease and answer its bell. False: another flusher is at it, or it pauses."""
-        return (
-            int(
-                call(
-                    self.client,
-                    "begin",
-                    [keys.lease, keys.bell, keys.hold],
-                    [token, LEASE_MS],
-                )
-            )
-            == 1
-        )
+    def begin(self, keys: PartitionKeys, token: str) -> Begun:
+        """Take the partition's lease and answer its bell."""
+        key_list = [keys.lease, keys.bell, keys.hold, keys.fails]
+        state, failures = call(self.client, "begin", key_list, [token, LEASE_MS])
+        return Begun(_BEGUN[int(state)], int(failures))
 
     def renew(self, keys: PartitionKeys, token: str) -> bool:
         return int(call(self.client, "renew", [keys.lease], [token, LEASE_MS])) == 1
 
-    def release(self, keys: PartitionKeys, token: str, *, pause_ms: int = 0) -> bool:
-        """Give the lease back. True: something is ripe, ring again. ``pause_ms``: leave the partition alone that long."""
-        args = [token, WINDOW_MS, BELL_MS, pause_ms]
-        return (
-            int(
-                call(
-                    self.client,
-                    "release",
-                    [keys.lease, keys.due, keys.bell, keys.hold],
-                    args,
-                    retries=1,
-                )
-            )
-            == 1
-        )
+    def release(self, keys: PartitionKeys, token: str, *, pause_ms: int = 0, failures: int = 0) -> bool:
+        """Give the lease back. True: something is ripe, ring again.
+
+        ``pause_ms``: leave the partition alone that long, after ``failures`` transient errors in a row.
+        """
+        key_list = [keys.lease, keys.due, keys.bell, keys.hold, keys.fails]
+        args = [token, WINDOW_MS, BELL_MS, pause_ms, failures, FAILS_MS]
+        return int(call(self.client, "release", key_list, args, retries=1)) == 1
 
     def ripe(self, keys: PartitionKeys, limit: int, skip: int = 0) -> list[str]:
         """Refs that are due, most overdue first."""

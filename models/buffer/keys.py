@@ -19,7 +19,8 @@ blotter:{pN}:idle        zset   "U" → ms of the last save; save; evict
 blotter:{pN}:bell        string the doorbell is out; save sets (TTL 5 s), begin deletes
 blotter:{pN}:lease       string token of the flusher at work; begin (TTL 10 s), release
 blotter:{pN}:hold        string not-before after a transient error; flush (TTL = the pause)
-blotter:{pN}:trial       hash   ref → n: batches begun with it and never handled; flush; deleted after any outcome
+blotter:{pN}:fails       string transient errors in a row; release sets (TTL 2 min) and deletes
+blotter:{pN}:trial       hash   ref → n: batches begun with it and never handled; flush (TTL 1 day); deleted after any outcome
 blotter:{pN}:dead        hash   "U/K/I" → why it can't be stored (no chat text); bury; revived or overtaken: removed
 blotter:{pN}:blind       zset   "U" → ms of the first blind save; save; replay removes
 blotter:{pN}:j:U         list   blind journal: saves kept without their base, in order; save appends; replay pops
@@ -27,6 +28,11 @@ blotter:{pN}:ic:U, ib:U  hash   image of the blind saves alone, shaped like c an
 blotter:{pN}:sc:U:T, sb  hash   staging of adoption T; stage (TTL 60 s); install renames it into place
 blotter:{pN}:live        channel (shard) "U version" after every accepted change: a hint, never the truth
 blotter:o:{O}            zset   U → version of the conversation's row while that row is dirty; save adds, flush removes
+blotter:workers          zset   "host:pid" of a worker process → ms until which it counts as alive; itself
+blotter:beat             string a sweep that beat asked for ran lately; sweep (TTL)
+blotter:sweep            string any sweep ran lately; sweep, or a worker in beat's place (TTL)
+blotter:stats            hash   workers' counters since the buffer was empty (models/pipeline/figures.py); never
+blotter:chores           hash   how far the daily chores have come: cursor and end of the scan, end of the purge; never
 ======================== ====== =====================================================================================
 """
 
@@ -42,7 +48,8 @@ class PartitionKeys:
     """The keys of one partition."""
 
     __slots__ = (
-        "bell", "blind", "dead", "due", "epoch", "hold", "idle", "lease", "live", "meta", "number", "open", "stem", "trial",
+        "bell", "blind", "dead", "due", "epoch", "fails", "hold", "idle", "lease", "live", "meta", "number", "open",
+        "stem", "trial",
     )  # fmt: skip
 
     def __init__(self, number: int) -> None:
@@ -57,6 +64,7 @@ class PartitionKeys:
             "bell",
             "lease",
             "hold",
+            "fails",
             "trial",
             "dead",
             "blind",
@@ -72,6 +80,7 @@ class PartitionKeys:
     bell: str
     lease: str
     hold: str
+    fails: str
     trial: str
     dead: str
     blind: str
@@ -97,6 +106,14 @@ class PartitionKeys:
 
     def staged_bodies(self, uid: str, token: str) -> str:
         return f"{self.stem}sb:{uid}:{token}"
+
+
+#: The keys of the whole buffer, each in a slot of its own.
+WORKERS: Final = f"{PREFIX}:workers"
+BEAT: Final = f"{PREFIX}:beat"
+SWEEP: Final = f"{PREFIX}:sweep"
+STATS: Final = f"{PREFIX}:stats"
+CHORES: Final = f"{PREFIX}:chores"
 
 
 def owner_index(owner_tag: str) -> str:

@@ -26,11 +26,16 @@ from models.errors import BufferFull, BufferUnavailable
 #: Which files each script is made of, behind its own first line (the shebang).
 _PARTS: Final[dict[str, tuple[str, ...]]] = {
     "ack": ("common",),
+    "alive": (),
     "begin": (),
     "bury": ("common",),
+    "claim": (),
+    "count": (),
     "evict": ("common",),
     "init": (),
     "install": ("common",),
+    "overdue": (),
+    "pull": (),
     "read": ("common",),
     "release": (),
     "renew": (),
@@ -40,6 +45,7 @@ _PARTS: Final[dict[str, tuple[str, ...]]] = {
     "save": ("common", "merge"),
     "settle": ("common",),
     "stage": (),
+    "trial": (),
     "unlist": (),
 }
 
@@ -93,6 +99,29 @@ def call(
             retries -= 1
         except RedisError as error:
             raise translate(error) from error
+
+
+def call_many(client: Any, name: str, calls: Sequence[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+    """Run one script on many sets of keys in one round trip; it must be one that may run twice.
+
+    Raises as `call`, for the first that failed.
+    """
+    script = SCRIPTS[name]
+    try:
+        for attempt in range(2):
+            pipe = client.pipeline(transaction=False)
+            for keys, args in calls:
+                pipe.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
+            found: list[Any] = pipe.execute(raise_on_error=False)
+            faults = [answer for answer in found if isinstance(answer, RedisError)]
+            if not faults:
+                return found
+            if attempt or not isinstance(faults[0], NoScriptError):
+                raise faults[0]
+            client.execute_command("SCRIPT", "LOAD", script.text)
+    except RedisError as error:
+        raise translate(error) from error
+    raise AssertionError("unreachable")
 
 
 def translate(error: RedisError) -> Exception:

@@ -2,7 +2,7 @@
 -- Purpose: after a commit, forget what was committed, and only that: by version, with or without the lease.
 -- KEYS 1 due, 2 dead, then rows and bodies of each conversation, in pairs
 -- ARGV 1 autosave_ms, 2 stream_ms, then triples: number of the conversation, its uid, count n, followed by n pairs
---      item's name, version now in Postgres (0: only clear a stale due entry)
+--      item's name, version now in Postgres (0: only clear a stale due entry: clean, gone or a dead letter)
 -- Returns {rows made clean, rows still dirty}
 -- Prevents: a save that arrived between peek and commit being forgotten (its version is higher: it stays dirty and is
 --      due again; an open item after a doubled interval, so that a long reply costs a small multiple of its size).
@@ -20,7 +20,7 @@ while i <= #ARGV do
     i = i + 2
     local member = uid .. '/' .. name
     local r = H and row(name)
-    if not r or not r.y then
+    if not r or not r.y or (r.x and version == 0) then
       forget[#forget + 1] = member
     elseif version > 0 then
       if version > (r.z or 0) then r.z = version end
