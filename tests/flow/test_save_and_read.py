@@ -51,7 +51,8 @@ def test_a_cold_conversation_reads_as_it_did_hot(chat: Rig) -> None:
         assert [item.record for item in getattr(hot, kind)] == [item.record for item in getattr(cold, kind)]
     assert hot.conversation.record == cold.conversation.record
     assert (hot.version, hot.in_flight) == (cold.version, cold.in_flight)
-    assert all(item.stored for item in cold.messages) and not any(item.stored for item in hot.messages)
+    assert all(item.stored for item in cold.messages)
+    assert not any(item.stored for item in hot.messages)
 
 
 def test_a_save_to_a_cold_conversation_adopts_it(chat: Rig) -> None:
@@ -174,7 +175,8 @@ def test_two_syncs_at_once_into_the_same_gap_keep_every_message(chat: Rig) -> No
     for thread in threads:
         thread.join()
     seen = [item for item, _ in chat.texts("c", limit=1000)]
-    assert len(seen) == 121 and seen[-1] == "last"
+    assert len(seen) == 121
+    assert seen[-1] == "last"
     for name in "pqr":
         assert [item for item in seen if item[0] == name] == [f"{name}{n}" for n in range(40)]
 
@@ -281,7 +283,8 @@ def test_with_postgres_away_new_and_known_conversations_are_saved_and_merged_whe
             with pytest.raises(StoreUnavailable):
                 chat.save("known", c.Append("m", "m1", 6, "!", 1))
             partial = chat.pipeline.read("ann", "known")
-            assert partial.partial and partial.etag is None
+            assert partial.partial
+            assert partial.etag is None
             assert [item.record.id for item in partial.messages] == ["m2", "m3"]
             chat.say("new", "n1", "new")
             assert chat.texts("new") == [("n1", "new")]
