@@ -18,7 +18,6 @@ from models.errors import BlotterError
 from models.settings import Settings, current
 from web import cors, observe
 from web.call import Context, handler
-from web.doorbell import Doorbell
 from web.openapi import document_view
 from web.problems import Problem, from_error, from_http
 from web.routes import OPERATIONS
@@ -36,7 +35,7 @@ def create_app(settings: Settings | None = None, pipeline: Pipeline | None = Non
     app = Flask("web", static_folder="static", static_url_path="/static")
     app.url_map.merge_slashes = False
     log = observe.logger(settings.log_level)
-    connect = (lambda: pipeline) if pipeline is not None else _once(lambda: _connect(settings, log))
+    connect = (lambda: pipeline) if pipeline is not None else _once(lambda: _connect(settings))
     context = Context(settings, connect)
     for operation in (*OPERATIONS, document_view()):
         app.add_url_rule(
@@ -48,10 +47,12 @@ def create_app(settings: Settings | None = None, pipeline: Pipeline | None = Non
     return app
 
 
-def _connect(settings: Settings, log: Any) -> Pipeline:
+def _connect(settings: Settings) -> Pipeline:
+    # Celery takes half a second to import: not before somebody saves.
+    from models.pipeline.doorbell import Doorbell
     from models.pipeline.service import Pipeline
 
-    return Pipeline.connect(settings, role="web", ring=Doorbell(settings, log))
+    return Pipeline.connect(settings, role="web", ring=Doorbell(settings))
 
 
 def _once(make: Callable[[], Pipeline]) -> Callable[[], Pipeline]:

@@ -132,7 +132,9 @@ class Verifier:
             raise Unauthenticated("The token is not valid.") from None
         subject = claims["sub"]
         if not is_owner(subject):
-            raise Unauthenticated(f"The token's sub must be 1-{_MAX_OWNER} characters, no control characters.")
+            raise Unauthenticated(
+                f"The token's sub must be 1-{_MAX_OWNER} characters, no control characters."
+            )
         return Caller(subject, _scopes(claims)), min(float(claims["exp"]), now + _REMEMBER_S)
 
     def _claims(self, token: bytes) -> dict[str, Any]:

@@ -58,7 +58,9 @@ def handler(operation: Operation, context: Context) -> Callable[..., Response]:
     if operation.auth == "none":
         return _open(operation, context)
     read_query = query_reader(operation.query)
-    read_body = None if operation.body is None else body_reader(operation.body, operation.max_bytes(context.settings))
+    read_body = (
+        None if operation.body is None else body_reader(operation.body, operation.max_bytes(context.settings))
+    )
     view = operation.view
     must_operate = operation.auth == "operator" and not context.settings.embedded
     verifier, rate, prefers, names = context.verifier, context.rate, operation.prefer, operation.names

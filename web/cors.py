@@ -13,7 +13,14 @@ from models.errors import SettingsError
 #: How long a browser may remember a preflight's answer (Chromium caps it here), s.
 MAX_AGE_S: Final = 7200
 _SENT: Final = ["Authorization", "Content-Type", "Prefer", "If-None-Match", "Blotter-Owner", "X-Request-Id"]
-_EXPOSED: Final = ["ETag", "Location", "Retry-After", "Preference-Applied", "X-Request-Id", "WWW-Authenticate"]
+_EXPOSED: Final = [
+    "ETag",
+    "Location",
+    "Retry-After",
+    "Preference-Applied",
+    "X-Request-Id",
+    "WWW-Authenticate",
+]
 
 
 def install(app: Flask, origins: tuple[str, ...]) -> None:
@@ -35,6 +42,8 @@ def install(app: Flask, origins: tuple[str, ...]) -> None:
 def _check(origin: str) -> None:
     """An origin is scheme and host. Also keeps out what the library would read as a regular expression."""
     parts = urlsplit(origin)
-    plain = parts.scheme in ("http", "https") and parts.hostname and origin == f"{parts.scheme}://{parts.netloc}"
+    plain = (
+        parts.scheme in ("http", "https") and parts.hostname and origin == f"{parts.scheme}://{parts.netloc}"
+    )
     if origin != "*" and (not plain or parts.username is not None or set(origin) & set("*?[]\\$^|()")):
         raise SettingsError(f"BLOTTER_CORS_ORIGINS: {origin!r} is no origin such as https://chat.example.com")

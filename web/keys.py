@@ -44,7 +44,9 @@ def _secrets_in(path: Path) -> tuple[bytes, ...]:
         raise SettingsError(f"{name}: {path} cannot be read: {error.strerror}") from None
     secrets = tuple(line.strip() for line in lines if line.strip())
     if not secrets:
-        raise SettingsError(f"{name}: {path} holds no key; one a line, at least {MIN_SECRET_BYTES} bytes each")
+        raise SettingsError(
+            f"{name}: {path} holds no key; one a line, at least {MIN_SECRET_BYTES} bytes each"
+        )
     for number, secret in enumerate(secrets, 1):
         if len(secret) < MIN_SECRET_BYTES:
             raise SettingsError(f"{name}: key {number} of {path} is shorter than {MIN_SECRET_BYTES} bytes")

@@ -8,15 +8,25 @@ they are the same whichever process is asked.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from prometheus_client import REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client import (
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from models.pipeline.views import SaveResult
+
+# A series more for each, of no use here.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 SAVES: Final = Counter("blotter_saves", "Saved items by outcome.", ["outcome"])
 REQUESTS: Final = Histogram(
@@ -26,13 +36,30 @@ REQUESTS: Final = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
 )
 
-#: Figure of the pipeline -> name and meaning of its gauge.
+#: Figure of the pipeline -> name and meaning of its gauge. Others are shown under their own names.
 GAUGES: Final[Mapping[str, tuple[str, str]]] = {
     "dirtyItems": ("blotter_dirty_items", "Items accepted and not yet committed in Postgres."),
-    "oldestDirtyAgeSeconds": ("blotter_oldest_dirty_age_seconds", "Age of the oldest of them, since it was due."),
+    "oldestDirtyAgeSeconds": ("blotter_oldest_dirty_age_seconds", "Age of the oldest of them."),
     "deadLetters": ("blotter_dead_letters", "Items Postgres rejected, set aside."),
     "blindConversations": ("blotter_blind_conversations", "Conversations saved without their base."),
     "hotConversations": ("blotter_hot_conversations", "Conversations in the buffer."),
+    "inFlightItems": ("blotter_in_flight_items", "Items pending or streaming, or with a tool pending."),
+    "pausedPartitions": ("blotter_paused_partitions", "Partitions that wait after a transient error."),
+    "bufferUsedBytes": ("blotter_buffer_used_bytes", "Memory the buffer uses."),
+    "bufferMaxBytes": ("blotter_buffer_max_bytes", "Memory the buffer may use."),
+    "workers": ("blotter_workers", "Worker processes alive."),
+    "beatAlive": ("blotter_beat_alive", "1 if beat ticks."),
+    "sweepAlive": ("blotter_sweep_alive", "1 if sweeps run."),
+}
+#: Counter of the workers -> name and meaning.
+COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
+    "flushes": ("blotter_flushes", "Flushes begun."),
+    "rows": ("blotter_flushed_rows", "Rows committed in Postgres."),
+    "batches": ("blotter_flush_batches", "Transactions committed in Postgres."),
+    "buried": ("blotter_dead_lettered", "Items set aside."),
+    "healed": ("blotter_healed_rows", "Rows newer in Postgres than in the buffer, adopted again."),
+    "replayed": ("blotter_replayed_saves", "Blind saves replayed on their base."),
+    "failed": ("blotter_failed_flushes", "Flushes ended by a transient error."),
 }
 
 
@@ -52,19 +79,36 @@ class _Figures(Collector):
         up = GaugeMetricFamily("blotter_buffer_up", "1 if the buffer answered this scrape.")
         up.add_metric([], 0 if self._figures is None else 1)
         yield up
-        for figure, value in _numbers(self._figures or {}):
-            name, meaning = GAUGES.get(figure, (f"blotter_{_snake(figure)}", "A figure of the pipeline."))
-            gauge = GaugeMetricFamily(name, meaning)
-            gauge.add_metric([], value)
-            yield gauge
+        figures = self._figures or {}
+        yield from (
+            _single(GaugeMetricFamily, *_named(GAUGES, name), number)
+            for name, value in figures.items()
+            if (number := _number(value)) is not None
+        )
+        for name, value in figures.get("counters", {}).items():
+            yield _single(CounterMetricFamily, *_named(COUNTERS, name), value)
+        if flushes := figures.get("flushSeconds"):
+            histogram = HistogramMetricFamily("blotter_flush_seconds", "Time of a flush.")
+            buckets = [(str(bound), count) for bound, count in flushes["buckets"]]
+            histogram.add_metric([], [*buckets, ("+Inf", flushes["count"])], flushes["sum"])
+            yield histogram
 
 
-def _numbers(figures: Mapping[str, Any]) -> Iterable[tuple[str, float]]:
-    return (
-        (name, float(value))
-        for name, value in figures.items()
-        if isinstance(value, (int, float)) and not isinstance(value, bool)
-    )
+def _named(known: Mapping[str, tuple[str, str]], name: str) -> tuple[str, str]:
+    return known.get(name, (f"blotter_{_snake(name)}", "A figure of the pipeline."))
+
+
+def _single(family: Any, name: str, meaning: str, value: float) -> Metric:
+    metric: Metric = family(name, meaning)
+    metric.add_metric([], value)  # type: ignore[attr-defined]
+    return metric
+
+
+def _number(value: Any) -> float | None:
+    """A figure as a number: lists count, truths are 0 or 1; None for what is none (`partitions` has its own labels)."""
+    if isinstance(value, list):
+        return len(value) if all(isinstance(one, str) for one in value) else None
+    return float(value) if isinstance(value, (bool, int, float)) else None
 
 
 def _snake(name: str) -> str:

@@ -34,8 +34,8 @@ _QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 def logger(level: str) -> Any:
-    """A logger that writes one JSON document a line to standard error."""
-    return structlog.wrap_logger(
+    """A logger that writes one JSON document a line to standard error; the data layer's log goes the same way."""
+    made = structlog.wrap_logger(
         structlog.BytesLogger(sys.stderr.buffer),
         processors=[
             structlog.processors.add_log_level,
@@ -45,6 +45,22 @@ def logger(level: str) -> Any:
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
         cache_logger_on_first_use=True,
     )
+    data_layer = logging.getLogger("blotter")
+    data_layer.setLevel(level)
+    data_layer.handlers = [_Forward(made)]
+    return made
+
+
+class _Forward(logging.Handler):
+    """Hands records of Python's own logging on. Tracebacks stay behind: their messages may quote what was saved."""
+
+    def __init__(self, log: Any) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        write = getattr(self._log, record.levelname.lower(), self._log.error)
+        write(record.getMessage(), logger=record.name)
 
 
 def install(app: Flask, log: Any) -> None:
@@ -98,5 +114,7 @@ def request_id() -> str:
 
 def note_fault(log: Any, error: BaseException) -> None:
     """Log a fault of ours: class and places, no message."""
-    places = [f"{place.filename}:{place.lineno} {place.name}" for place in traceback.extract_tb(error.__traceback__)]
+    places = [
+        f"{place.filename}:{place.lineno} {place.name}" for place in traceback.extract_tb(error.__traceback__)
+    ]
     log.error("fault", error=type(error).__name__, places=places[-12:], request_id=request_id())

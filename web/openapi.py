@@ -148,7 +148,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
 def _parameters(operation: Operation) -> list[dict[str, Any]]:
     identifier = {"type": "string", "pattern": ID_PATTERN} if operation.auth != "none" else {"type": "string"}
     parameters: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": identifier} for name in operation.names.values()
+        {"name": name, "in": "path", "required": True, "schema": identifier}
+        for name in operation.names.values()
     ]
     parameters += [
         {"name": query.name, "in": "query", "description": query.description, "schema": query.schema()}
@@ -185,7 +186,9 @@ def _answer(answer: Answer) -> dict[str, Any]:
 
 
 def _problem(status: int, slugs: list[str]) -> dict[str, Any]:
-    names = ("Retry-After",) if status in (429, 503) else ("WWW-Authenticate",) if status in (401, 403) else ()
+    names = (
+        ("Retry-After",) if status in (429, 503) else ("WWW-Authenticate",) if status in (401, 403) else ()
+    )
     return {
         "description": " · ".join(KINDS[slug].type for slug in slugs),
         "headers": _headers(names),
@@ -202,7 +205,9 @@ def _models(operations: Iterable[Operation]) -> list[type[BaseModel]]:
     for operation in operations:
         if operation.body is not None:
             models[operation.body] = None
-        models.update({answer.model: None for answer in operation.answers.values() if answer.model is not None})
+        models.update(
+            {answer.model: None for answer in operation.answers.values() if answer.model is not None}
+        )
     return list(models)
 
 

@@ -92,7 +92,9 @@ class Operation:
     #: Names under which clients know this call.
     methods: tuple[str, ...] = ()
     prefer: bool = False
-    max_bytes: Callable[[Settings], int] = field(default=lambda settings: settings.max_item_bytes + BODY_SLACK_BYTES)
+    max_bytes: Callable[[Settings], int] = field(
+        default=lambda settings: settings.max_item_bytes + BODY_SLACK_BYTES
+    )
 
     @property
     def names(self) -> Mapping[str, str]:

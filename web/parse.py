@@ -98,7 +98,9 @@ def _survey(value: Any) -> int:
 
 def _deep_path(value: Any) -> str:
     """The first steps of the way down to what is too deep: enough to find it."""
-    path = next((path for node, path in _walk(value) if len(path) >= MAX_DEPTH and isinstance(node, (dict, list))), [])
+    path = next(
+        (path for node, path in _walk(value) if len(path) >= MAX_DEPTH and isinstance(node, (dict, list))), []
+    )
     return _dotted(path[:4])
 
 
@@ -165,7 +167,11 @@ def _integer(digits: str) -> Any:
 
 
 def _double(digits: str) -> Any:
-    return 0.0 if math.isfinite(float(digits)) else _Bad("A number beyond double precision's range cannot be kept.")
+    return (
+        0.0
+        if math.isfinite(float(digits))
+        else _Bad("A number beyond double precision's range cannot be kept.")
+    )
 
 
 def _pairs(pairs: list[tuple[str, Any]]) -> Any:
@@ -214,7 +220,9 @@ def _explain(raw: bytes) -> None:
     try:
         _read_slowly(text)
     except json.JSONDecodeError as error:
-        raise Malformed(f"The body is not JSON: line {error.lineno}, column {error.colno}: {error.msg}.") from None
+        raise Malformed(
+            f"The body is not JSON: line {error.lineno}, column {error.colno}: {error.msg}."
+        ) from None
     except RecursionError:
         raise Refused("", f"Nested more than {MAX_DEPTH} levels deep.") from None
 

@@ -79,55 +79,61 @@ _KINDS = (
     Kind("keys-unavailable", 503, "Keys unavailable", "The keys that tokens are checked with cannot be fetched.", 5),
     Kind("unavailable", 503, "Not saved", "Not tried, or the outcome is unknown: send it again.", 1),
     Kind("other", 400, "Refused", "The request was refused before it reached a resource."),
-)
+)  # fmt: skip
 KINDS: Final[Mapping[str, Kind]] = MappingProxyType({kind.slug: kind for kind in _KINDS})
 
 #: Error classes; a subclass not listed is its parent's kind, a BlotterError not listed is internal.
-ERRORS: Final[Mapping[type[BlotterError], Kind]] = MappingProxyType({
-    BufferUnavailable: KINDS["buffer-unavailable"],
-    BufferFull: KINDS["buffer-full"],
-    BufferPolicyError: KINDS["buffer-unavailable"],
-    StoreUnavailable: KINDS["store-unavailable"],
-    Contention: KINDS["contention"],
-    NotFound: KINDS["not-found"],
-    Gone: KINDS["gone"],
-    RecordRejected: KINDS["internal"],
-    SettingsError: KINDS["internal"],
-    KeysUnavailable: KINDS["keys-unavailable"],
-    Unauthenticated: KINDS["unauthenticated"],
-    Forbidden: KINDS["forbidden"],
-    BadOwner: KINDS["invalid"],
-})
+ERRORS: Final[Mapping[type[BlotterError], Kind]] = MappingProxyType(
+    {
+        BufferUnavailable: KINDS["buffer-unavailable"],
+        BufferFull: KINDS["buffer-full"],
+        BufferPolicyError: KINDS["buffer-unavailable"],
+        StoreUnavailable: KINDS["store-unavailable"],
+        Contention: KINDS["contention"],
+        NotFound: KINDS["not-found"],
+        Gone: KINDS["gone"],
+        RecordRejected: KINDS["internal"],
+        SettingsError: KINDS["internal"],
+        KeysUnavailable: KINDS["keys-unavailable"],
+        Unauthenticated: KINDS["unauthenticated"],
+        Forbidden: KINDS["forbidden"],
+        BadOwner: KINDS["invalid"],
+    }
+)
 
 #: Outcomes of a save; None where it is acknowledged.
-OUTCOMES: Final[Mapping[Outcome, Kind | None]] = MappingProxyType({
-    "accepted": None,
-    "duplicate": None,
-    "noop": None,
-    "stale-revision": KINDS["stale-revision"],
-    "revision-conflict": KINDS["revision-conflict"],
-    "append-gap": KINDS["append-gap"],
-    "append-mismatch": KINDS["append-mismatch"],
-    "part-gap": KINDS["part-gap"],
-    "terminal": KINDS["terminal"],
-    "surrogate-split": KINDS["surrogate-split"],
-    "not-text": KINDS["not-text"],
-    "not-found": KINDS["not-found"],
-    "gone": KINDS["gone"],
-    "item-too-large": KINDS["item-too-large"],
-    "too-many-items": KINDS["too-many-items"],
-    "conversation-too-large": KINDS["conversation-too-large"],
-    "unavailable": KINDS["unavailable"],
-})
+OUTCOMES: Final[Mapping[Outcome, Kind | None]] = MappingProxyType(
+    {
+        "accepted": None,
+        "duplicate": None,
+        "noop": None,
+        "stale-revision": KINDS["stale-revision"],
+        "revision-conflict": KINDS["revision-conflict"],
+        "append-gap": KINDS["append-gap"],
+        "append-mismatch": KINDS["append-mismatch"],
+        "part-gap": KINDS["part-gap"],
+        "terminal": KINDS["terminal"],
+        "surrogate-split": KINDS["surrogate-split"],
+        "not-text": KINDS["not-text"],
+        "not-found": KINDS["not-found"],
+        "gone": KINDS["gone"],
+        "item-too-large": KINDS["item-too-large"],
+        "too-many-items": KINDS["too-many-items"],
+        "conversation-too-large": KINDS["conversation-too-large"],
+        "unavailable": KINDS["unavailable"],
+    }
+)
 
 #: Statuses that Flask itself answers with, when not one of ours.
-_HTTP: Final[Mapping[int, str]] = MappingProxyType({
-    404: "not-found",
-    405: "method-not-allowed",
-    413: "body-too-large",
-    415: "unsupported-media-type",
-    500: "internal",
-})
+_HTTP: Final[Mapping[int, str]] = MappingProxyType(
+    {
+        404: "not-found",
+        405: "method-not-allowed",
+        413: "body-too-large",
+        415: "unsupported-media-type",
+        500: "internal",
+    }
+)
 
 
 class Problem(Exception):
@@ -148,7 +154,10 @@ class Problem(Exception):
 
 
 def answer(
-    kind: Kind, detail: str | None, headers: Mapping[str, str] | None = None, extra: Mapping[str, Any] | None = None
+    kind: Kind,
+    detail: str | None,
+    headers: Mapping[str, str] | None = None,
+    extra: Mapping[str, Any] | None = None,
 ) -> Response:
     """A problem response; Retry-After comes with the kind."""
     body = {"type": kind.type, "title": kind.title, "status": kind.status, "detail": detail or kind.meaning}

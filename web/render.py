@@ -17,12 +17,14 @@ from models.pipeline.views import ConversationView, Item, SaveResult
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 #: What each kind is called in answers, and its list.
-NAMES: Final[Mapping[ItemKind, str]] = MappingProxyType({
-    "c": "conversation",
-    "m": "message",
-    "t": "toolResult",
-    "a": "artifact",
-})
+NAMES: Final[Mapping[ItemKind, str]] = MappingProxyType(
+    {
+        "c": "conversation",
+        "m": "message",
+        "t": "toolResult",
+        "a": "artifact",
+    }
+)
 
 
 def respond(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -141,12 +143,14 @@ def _common(record: Conversation | Message | ToolResult | Artifact, stored: bool
     return common
 
 
-RENDERERS: Final[Mapping[ItemKind, Callable[[Any], dict[str, Any]]]] = MappingProxyType({
-    "c": conversation,
-    "m": message,
-    "t": tool_result,
-    "a": artifact,
-})
+RENDERERS: Final[Mapping[ItemKind, Callable[[Any], dict[str, Any]]]] = MappingProxyType(
+    {
+        "c": conversation,
+        "m": message,
+        "t": tool_result,
+        "a": artifact,
+    }
+)
 
 
 def view(shown: ConversationView) -> dict[str, Any]:

@@ -43,7 +43,13 @@ _STEP_PROBLEMS: Final = (
     "not-text",
     *_SAVE_PROBLEMS,
 )
-_DELETE_PROBLEMS: Final = ("buffer-unavailable", "buffer-full", "store-unavailable", "contention", "unavailable")
+_DELETE_PROBLEMS: Final = (
+    "buffer-unavailable",
+    "buffer-full",
+    "store-unavailable",
+    "contention",
+    "unavailable",
+)
 _READ_PROBLEMS: Final = ("not-found", "gone", "buffer-unavailable", "store-unavailable", "contention")
 
 _LIMIT: Final = Query("limit", "integer", "Most entries of a page.", default=200, minimum=1, maximum=500)

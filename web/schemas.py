@@ -40,7 +40,9 @@ JsonObject: TypeAlias = dict[str, Any]
 #: Default of fields that may be absent but not null.
 _ABSENT: Any = None
 
-_REVISION = "Your counter for this item. Lower than the stored one: 409; equal: must say the same; higher: accepted."
+_REVISION = (
+    "Your counter for this item. Lower than the stored one: 409; equal: must say the same; higher: accepted."
+)
 _STATUS = "Absent at creation means complete."
 
 
@@ -97,7 +99,9 @@ class MessageUpdate(_Item):
 
     role: Role = Field(_ABSENT)
     content: str | None = None
-    parts: list[JsonObject] | None = Field(None, description="AI SDK `UIMessage.parts`; kept value for value.")
+    parts: list[JsonObject] | None = Field(
+        None, description="AI SDK `UIMessage.parts`; kept value for value."
+    )
     metadata: Any = Field(None, description="Any JSON value; null clears.")
     parent_id: Id | None = None
     tool_result_ids: Ids = Field(_ABSENT, description="United with those already linked.")
@@ -223,7 +227,9 @@ class SyncBody(Body):
 
     @model_validator(mode="after")
     def _says_something_once(self) -> SyncBody:
-        if "conversation" not in self.model_fields_set and not (self.messages or self.tool_results or self.artifacts):
+        if "conversation" not in self.model_fields_set and not (
+            self.messages or self.tool_results or self.artifacts
+        ):
             raise PydanticCustomError("empty", "Nothing to save: all lists are empty.")
         lists: tuple[tuple[str, Sequence[_Item]], ...] = (
             ("messages", self.messages),

@@ -100,7 +100,9 @@ def test_no_route_takes_unknown_parameters(client: FlaskClient, operation: Opera
     assert problem(response, 422, "invalid")["errors"][0]["field"] == "limt"
 
 
-@pytest.mark.parametrize("operation", [one for one in GUARDED if one.names], ids=lambda operation: operation.id)
+@pytest.mark.parametrize(
+    "operation", [one for one in GUARDED if one.names], ids=lambda operation: operation.id
+)
 @pytest.mark.parametrize("bad", ["a%20b", "x" * 257, "%00", "%ff", "a%0A", "é", "*"])
 def test_no_route_takes_bad_ids(client: FlaskClient, operation: Operation, bad: str) -> None:
     for argument in operation.names.values():
@@ -111,7 +113,7 @@ def test_no_route_takes_bad_ids(client: FlaskClient, operation: Operation, bad: 
         assert body["errors"][0]["field"] == argument
 
 
-@pytest.mark.parametrize("query, field", [
+@pytest.mark.parametrize(("query", "field"), [
     ("limit=0", "limit"), ("limit=5001", "limit"), ("limit=x", "limit"), ("limit=-1", "limit"), ("limit=1e2", "limit"),
     ("limit=٣", "limit"), ("limit=", "limit"), ("limit=1&limit=2", "limit"), ("since=-1", "since"),
     ("since=9007199254740992", "since"), ("branches=some", "branches"), ("before=", "before"),
@@ -122,7 +124,9 @@ def test_bad_parameters_are_named(client: FlaskClient, query: str, field: str) -
     assert body["errors"][0]["field"] == field
 
 
-@pytest.mark.parametrize("query, field", [("archived=1", "archived"), ("after=x", "after"), ("after=1-2", "after")])
+@pytest.mark.parametrize(
+    ("query", "field"), [("archived=1", "archived"), ("after=x", "after"), ("after=1-2", "after")]
+)
 def test_bad_parameters_of_the_list_are_named(client: FlaskClient, query: str, field: str) -> None:
     assert problem(client.get(f"/api/conversations?{query}"), 422, "invalid")["errors"][0]["field"] == field
 
@@ -143,12 +147,16 @@ def test_compressed_bodies_are_not_taken(client: FlaskClient, coding: str) -> No
     problem(response, 415, "unsupported-media-type")
 
 
-@pytest.mark.parametrize("media_type", ["application/json; charset=utf-8", "application/json;charset=UTF-8", "APPLICATION/JSON"])
+@pytest.mark.parametrize(
+    "media_type", ["application/json; charset=utf-8", "application/json;charset=UTF-8", "APPLICATION/JSON"]
+)
 def test_json_may_say_that_it_is_utf8(client: FlaskClient, media_type: str) -> None:
     problem(client.post(MESSAGES, data=b"{}", content_type=media_type), 422, "invalid")
 
 
-@pytest.mark.parametrize("path, limit", [(MESSAGES, 4 * 1024**2 + 64 * 1024), ("/api/conversations/c1/sync", 16 * 1024**2)])
+@pytest.mark.parametrize(
+    ("path", "limit"), [(MESSAGES, 4 * 1024**2 + 64 * 1024), ("/api/conversations/c1/sync", 16 * 1024**2)]
+)
 @pytest.mark.parametrize("chunked", [False, True])
 def test_bodies_beyond_the_limit_are_not_read(app: Flask, path: str, limit: int, chunked: bool) -> None:
     read = 0
@@ -187,11 +195,13 @@ def test_a_body_that_ends_early_is_malformed(app: Flask) -> None:
     problem(app.test_client().open(environ_overrides=environ), 400, "malformed")
 
 
-@pytest.mark.parametrize("path, methods", [
+@pytest.mark.parametrize(("path", "methods"), [
     (MESSAGES, {"GET", "HEAD", "OPTIONS", "POST", "PUT"}), ("/api/conversations", {"GET", "HEAD", "OPTIONS", "POST"}),
     (f"{MESSAGES}/m1", {"GET", "HEAD", "OPTIONS", "PATCH", "DELETE"}), ("/healthz", {"GET", "HEAD", "OPTIONS"}),
 ])  # fmt: skip
-def test_other_methods_are_answered_with_those_there_are(client: FlaskClient, path: str, methods: set[str]) -> None:
+def test_other_methods_are_answered_with_those_there_are(
+    client: FlaskClient, path: str, methods: set[str]
+) -> None:
     response = client.open(path, method="PROPFIND")
     problem(response, 405, "method-not-allowed")
     assert set(response.headers["Allow"].split(", ")) == methods
@@ -209,7 +219,12 @@ def test_unknown_addresses_are_404_slashes_included(client: FlaskClient, path: s
 
 
 def test_every_answer_carries_the_security_headers(client: FlaskClient) -> None:
-    for response in (client.get("/healthz"), client.get("/nowhere"), client.get("/docs"), client.post(MESSAGES)):
+    for response in (
+        client.get("/healthz"),
+        client.get("/nowhere"),
+        client.get("/docs"),
+        client.post(MESSAGES),
+    ):
         assert response.headers["X-Content-Type-Options"] == "nosniff"
         assert response.headers["Referrer-Policy"] == "no-referrer"
         assert "default-src 'none'" in response.headers["Content-Security-Policy"]
@@ -290,7 +305,9 @@ def test_other_origins_get_no_permission(origin: str) -> None:
     assert "Access-Control-Allow-Origin" not in make().test_client().options(MESSAGES, headers=asked).headers
 
 
-@pytest.mark.parametrize("origin", ["chat.example.com", "https://a.b/path", "https://*.example.com", "ftp://a.b", "https://u@a.b"])
+@pytest.mark.parametrize(
+    "origin", ["chat.example.com", "https://a.b/path", "https://*.example.com", "ftp://a.b", "https://u@a.b"]
+)
 def test_what_is_no_origin_refuses_to_start(origin: str) -> None:
     with pytest.raises(SettingsError, match="BLOTTER_CORS_ORIGINS"):
         make(cors_origins=(origin,))

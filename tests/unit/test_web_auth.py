@@ -34,7 +34,9 @@ def token(secret: Any = SECRET, algorithm: str = "HS256", headers: Any = None, *
 
 
 def unsigned(header: Mapping[str, Any], claims: Mapping[str, Any]) -> str:
-    parts = (base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in (header, claims))
+    parts = (
+        base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode() for part in (header, claims)
+    )
     return ".".join((*parts, ""))
 
 
@@ -190,11 +192,13 @@ def jwks() -> dict[str, jwt.PyJWK]:
 def by_key_set(monkeypatch: pytest.MonkeyPatch, fetch: Callable[[], Any] = jwks, **values: Any) -> Verifier:
     monkeypatch.setattr(auth, "fetch_jwks", lambda url: fetch)
     return Verifier(
-        Settings(jwks_url="https://id.example.com/keys", jwt_audience="blotter", jwt_issuer="https://i", **values)
+        Settings(
+            jwks_url="https://id.example.com/keys", jwt_audience="blotter", jwt_issuer="https://i", **values
+        )
     )
 
 
-@pytest.mark.parametrize("algorithm, kid, key", [("RS256", "r", RSA), ("ES256", "e", EC)])
+@pytest.mark.parametrize(("algorithm", "kid", "key"), [("RS256", "r", RSA), ("ES256", "e", EC)])
 def test_public_keys_check_what_they_signed(monkeypatch: Any, algorithm: str, kid: str, key: Any) -> None:
     verifier = by_key_set(monkeypatch)
     good = {"aud": "blotter", "iss": "https://i", "headers": {"kid": kid}}
@@ -299,7 +303,9 @@ def test_keys_come_by_http_and_only_those_for_signatures() -> None:
 
     from web.keys import fetch_jwks
 
-    public = [dict(key._jwk_data) for key in jwks().values()] + [{"kty": "oct", "k": "AAAA", "kid": "x", "use": "enc"}]
+    public = [dict(key._jwk_data) for key in jwks().values()] + [
+        {"kty": "oct", "k": "AAAA", "kid": "x", "use": "enc"}
+    ]
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

@@ -6,8 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
+from hypothesis import example, given, strategies as st
 
 from web import parse as module
 from web.parse import MAX_DEPTH, Malformed, Refused, parse
@@ -74,7 +73,7 @@ TAKEN = {
 }
 
 
-@pytest.mark.parametrize("raw, field", REFUSED.values(), ids=REFUSED.keys())
+@pytest.mark.parametrize(("raw", "field"), REFUSED.values(), ids=REFUSED.keys())
 def test_what_cannot_be_kept_is_refused_and_the_field_named(raw: bytes, field: str) -> None:
     with pytest.raises(Refused) as refused:
         parse(raw)
@@ -106,8 +105,8 @@ def test_an_ordinary_body_never_meets_the_slow_reader(monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "_read_slowly", lambda text: pytest.fail("slow"))
     body = {
         "id": "msg_1763800000123",
-        "content": 'He said: "it costs 12,50 :-)" – naïve 🎉\n' * 40,
-        "parts": [{"type": "text", "text": "x"}, {"type": "tool-x", "input": {"q": "{\"a\": 1}"}}],
+        "content": 'He said: "it costs 12,50 :-)", naïve 🎉\n' * 40,
+        "parts": [{"type": "text", "text": "x"}, {"type": "tool-x", "input": {"q": '{"a": 1}'}}],
         "metadata": {"ts": 1763800000123, "cost": 0.25},
     }
     for raw in (json.dumps(body), json.dumps(body, indent=2), json.dumps(body, ensure_ascii=False)):
@@ -127,7 +126,9 @@ TEXTS = st.one_of(
     st.sampled_from(['":', '\\":', '{"a":1}', ": ", "\\", '\\"', "\0", "9" * 20, ",9" * 12, "[" + "9" * 20]),
 )
 NUMBERS = st.one_of(
-    st.integers(), st.floats(allow_nan=True), st.sampled_from([2**63, 2**63 - 1, -(2**63) - 1, 2**64, 10**400])
+    st.integers(),
+    st.floats(allow_nan=True),
+    st.sampled_from([2**63, 2**63 - 1, -(2**63) - 1, 2**64, 10**400]),
 )
 VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS),
@@ -167,7 +168,9 @@ def exactly(raw: bytes) -> Any:
 
 @given(VALUES, st.sampled_from([("", ""), ("", " "), (" ", ""), ("\r\n", "\t")]), st.booleans())
 @example((("a", 1), ("a", 2)), (" ", ""), True)
-def test_the_quick_reader_decides_as_the_exact_one(value: Any, blanks: tuple[str, str], ascii_only: bool) -> None:
+def test_the_quick_reader_decides_as_the_exact_one(
+    value: Any, blanks: tuple[str, str], ascii_only: bool
+) -> None:
     raw = written(value, blanks, ascii_only).encode()
     assert verdict(raw, parse) == verdict(raw, exactly)
 

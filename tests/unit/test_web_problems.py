@@ -28,7 +28,11 @@ def test_every_error_class_of_the_data_layer_has_its_kind() -> None:
 
 
 def test_every_error_class_of_web_has_its_kind() -> None:
-    here = {found for found in subclasses(BlotterError) if found.__module__ in {"web.auth", "web.keys", "web.problems"}}
+    here = {
+        found
+        for found in subclasses(BlotterError)
+        if found.__module__ in {"web.auth", "web.keys", "web.problems"}
+    }
     assert here <= set(ERRORS)
 
 
@@ -46,7 +50,7 @@ def test_statuses_are_those_of_the_contract() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("error, status", [
+@pytest.mark.parametrize(("error", "status"), [
     (errors.BufferUnavailable("x"), 503), (errors.BufferFull("x"), 503), (errors.StoreUnavailable("x"), 503),
     (errors.Contention("x"), 503), (errors.BufferPolicyError("x"), 503), (errors.NotFound("x"), 404),
     (errors.Gone("x"), 410), (Unauthenticated("x"), 401), (Forbidden("x", "s"), 403), (BadOwner("x"), 422),
@@ -55,7 +59,11 @@ def test_statuses_are_those_of_the_contract() -> None:
 def test_errors_answer_with_their_status(error: BlotterError, status: int) -> None:
     response = from_error(error)
     body = orjson.loads(response.get_data())
-    assert (response.status_code, body["status"], response.content_type) == (status, status, "application/problem+json")
+    assert (response.status_code, body["status"], response.content_type) == (
+        status,
+        status,
+        "application/problem+json",
+    )
     assert body["type"] in {kind.type for kind in KINDS.values()}
     assert ("Retry-After" in response.headers) == (status == 503)
     assert ("WWW-Authenticate" in response.headers) == (status in {401, 403})
@@ -65,7 +73,9 @@ def test_errors_answer_with_their_status(error: BlotterError, status: int) -> No
 def test_no_token_and_a_bad_one_are_told_apart() -> None:
     assert from_error(Unauthenticated("x", None)).headers["WWW-Authenticate"] == 'Bearer realm="blotter"'
     assert 'error="invalid_token"' in from_error(Unauthenticated("x")).headers["WWW-Authenticate"]
-    assert 'scope="blotter:act-for"' in from_error(Forbidden("x", "blotter:act-for")).headers["WWW-Authenticate"]
+    assert (
+        'scope="blotter:act-for"' in from_error(Forbidden("x", "blotter:act-for")).headers["WWW-Authenticate"]
+    )
 
 
 def test_flasks_own_refusals_are_problems_too() -> None:

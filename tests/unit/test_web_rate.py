@@ -48,7 +48,7 @@ def test_no_double_burst_around_the_turn_of_a_minute() -> None:
     assert spent(rate) == 10
 
 
-@pytest.mark.parametrize("early, late", [(10, 0), (0, 10), (5, 5)])
+@pytest.mark.parametrize(("early", "late"), [(10, 0), (0, 10), (5, 5)])
 def test_after_the_time_told_one_more_fits(early: int, late: int) -> None:
     clock = Clock()
     rate = OwnerRate(10, clock)
@@ -77,7 +77,7 @@ def test_who_stays_away_is_forgotten() -> None:
     assert len(rate._this) + len(rate._last) == 2
 
 
-@pytest.mark.parametrize("header, ms", [
+@pytest.mark.parametrize(("header", "ms"), [
     (None, 0), ("", 0), ("wait=3", 3000), ("Wait=3", 3000), ("wait=99", 10_000), ("wait=0", 0), ("wait=-1", 0),
     ("wait=1.5", 0), ("wait", 0), ("wait=x", 0), ('wait="4"', 4000), ("respond-async, wait=5", 5000),
     ("wait=5; foo=bar", 5000), ("wait = 5", 5000), ("waiting=5", 0), ("wait=٣", 0), ("wait=99999999999", 0),

@@ -92,7 +92,7 @@ INVALID: dict[str, tuple[type[Body], Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("model, value, field", INVALID.values(), ids=INVALID.keys())
+@pytest.mark.parametrize(("model", "value", "field"), INVALID.values(), ids=INVALID.keys())
 def test_invalid_bodies_are_refused_and_the_field_named(model: type[Body], value: Any, field: str) -> None:
     with pytest.raises(ValidationError) as refused:
         model.model_validate(value)
@@ -125,7 +125,9 @@ def test_a_tools_output_may_be_any_json(value: Any) -> None:
 
 def test_a_preliminary_result_is_not_final() -> None:
     final = {"id": "t1", "state": "output-available"}
-    ranks = [ToolResultBody.model_validate(body).put("t1").rank for body in (final, {**final, "preliminary": True})]
+    ranks = [
+        ToolResultBody.model_validate(body).put("t1").rank for body in (final, {**final, "preliminary": True})
+    ]
     assert ranks == [5, 4]
 
 
@@ -141,7 +143,9 @@ def test_a_new_conversations_id_is_no_field() -> None:
 
 
 def test_an_append_counts_utf16_units() -> None:
-    step = MessageStep.model_validate({"append": {"offset": 3, "text": "a🎉"}, "status": "streaming", "revision": 2})
+    step = MessageStep.model_validate(
+        {"append": {"offset": 3, "text": "a🎉"}, "status": "streaming", "revision": 2}
+    )
     assert step.command("m1") == Append("m", "m1", 3, "a🎉", 3, None, 2, "streaming", None)
 
 
@@ -161,12 +165,14 @@ def test_an_artifact_takes_appends() -> None:
 
 
 def test_a_sync_becomes_commands_in_the_order_sent() -> None:
-    body = SyncBody.model_validate({
-        "artifacts": [{"id": "a1"}],
-        "messages": [{"id": "m2", "role": "user"}, {"id": "m1", "role": "user"}],
-        "toolResults": [{"id": "t1"}],
-        "conversation": {"title": "T"},
-    })
+    body = SyncBody.model_validate(
+        {
+            "artifacts": [{"id": "a1"}],
+            "messages": [{"id": "m2", "role": "user"}, {"id": "m1", "role": "user"}],
+            "toolResults": [{"id": "t1"}],
+            "conversation": {"title": "T"},
+        }
+    )
     assert [(command.k, command.id) for command in body.commands()] == [
         ("c", ""), ("m", "m2"), ("m", "m1"), ("t", "t1"), ("a", "a1"),
     ]  # fmt: skip

@@ -51,7 +51,9 @@ def index(kind: ItemKind) -> Callable[[Call, str], Response]:
 
     def view(call: Call, conversation_id: str) -> Response:
         query: Any = call.query
-        page = call.pipeline.items(call.owner, conversation_id, kind, after=query["after"], limit=query["limit"])
+        page = call.pipeline.items(
+            call.owner, conversation_id, kind, after=query["after"], limit=query["limit"]
+        )
         body = {name: [render.RENDERERS[kind](item) for item in page.items], "after": page.after}
         return render.respond(body)
 
