@@ -31,7 +31,7 @@ from models.settings import load
 #: Any number, as long as all versions of Blotter agree.
 _ADVISORY_LOCK: Final = 0x626C6F74
 _QUEUE_SECONDS: Final = 120
-_DDL_LOCK_SECONDS: Final = 2
+_DDL_LOCK_MS: Final = 2000
 _TRIES: Final = 30
 _PAUSE_SECONDS: Final = 1.0
 
@@ -106,7 +106,7 @@ def _run(connection: Connection, command_: Callable[[Config], None]) -> None:
         raise SchemaError(f"the database's encoding is {encoding}; Blotter stores any text and needs UTF8")
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_QUEUE_SECONDS}s'")
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_ADVISORY_LOCK,))
-    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_DDL_LOCK_SECONDS}s'")
+    connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_DDL_LOCK_MS}ms'")
     config = _config()
     config.attributes["connection"] = connection
     try:
