@@ -18,7 +18,7 @@ from web.cli.folder import PORTS, Folder, default_folder, free_port, port_is_fre
 from web.cli.options import context
 from web.cli.procfile import read_procfile
 from web.cli.run import CHECKOUT, choose_port, order_of_end
-from web.cli.supervisor import LOG_LIMIT_BYTES, _bound, delay_s
+from web.cli.supervisor import LOG_LIMIT_BYTES, _bound, delay_s, last_words
 from web.cli.token import mint, signing_key
 
 KEY = "k" * 40
@@ -224,6 +224,14 @@ class TestRun:
             read_procfile(path)
         with pytest.raises(CannotRun, match="is missing"):
             read_procfile(tmp_path / "none")
+
+    def test_the_line_that_names_the_error_explains_an_end_better_than_the_last(self, tmp_path: Path) -> None:
+        log = tmp_path / "web.log"
+        assert last_words(log) == ""
+        log.write_text("starting\n  bye\n")
+        assert last_words(log) == "bye"
+        log.write_text("Traceback (most recent call last):\nModuleNotFoundError: No module named 'x'\nbye\n")
+        assert last_words(log) == "ModuleNotFoundError: No module named 'x'"
 
     def test_a_log_stays_bounded_and_its_writer_goes_on(self, tmp_path: Path) -> None:
         log = tmp_path / "web.log"

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import subprocess
@@ -206,8 +207,8 @@ class Supervisor:
                 raise StopRequested
             for other in self._parts.values():
                 if other.failures >= HOPELESS_AFTER:
-                    last_words = _last_line(other.log)
-                    raise CannotRun(f"{other.command.name} does not start: {last_words} (see {other.log})")
+                    why = last_words(other.log)
+                    raise CannotRun(f"{other.command.name} does not start: {why} (see {other.log})")
             reason = why_not() if part.process is not None else "it died"
             if not reason and part.process is not None:
                 return
@@ -293,14 +294,16 @@ def _ending(code: int) -> str:
     return f"was killed ({signal.Signals(-code).name})"
 
 
-def _last_line(log: Path) -> str:
+def last_words(log: Path) -> str:
+    """The line of a log that tells best why its program ended: the last that names an error, else the last."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 4096))
             lines = file.read().decode(errors="replace").strip().splitlines()
     except FileNotFoundError:
         return ""
-    return lines[-1].strip() if lines else ""
+    errors = [line for line in lines if re.search(r"(Error|Exception|refuses)\b", line)]
+    return (errors or lines or [""])[-1].strip()
 
 
 def _bound(log: Path) -> None:
