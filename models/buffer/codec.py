@@ -6,7 +6,7 @@ record, ``stage`` turns a snapshot from Postgres into the fields of a hot conver
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -203,9 +203,13 @@ def stage(
         _bodies(out, "c/", row, metadata=c.metadata)
         out.rows.append(("c/", _encode(row)))
         size, last = row.b or 0, c.version
-    final_calls = {t.id for t in snapshot.tool_results if t.status not in OPEN_STATUSES and _rank(t) is None}
+        if c.deleted_ms is not None:
+            # Nothing of it can be read or changed any more: its tombstone is enough, and the highest version.
+            for kind in (snapshot.messages, snapshot.tool_results, snapshot.artifacts):
+                last = max([last, *(item.version for item in kind)])
+            snapshot = Snapshot(conversation=c)
     message_ids = {m.id for m in snapshot.messages}
-    for name, row in _rows(out, snapshot, final_calls):
+    for name, row in _rows(out, snapshot):
         row.o = _deadline(row, stale)
         if row.o is not None:
             out.open.append((name, row.o))
@@ -237,7 +241,12 @@ def stage(
     return out
 
 
-def _rows(out: Staged, snapshot: Snapshot, final_calls: set[str]) -> Iterator[tuple[str, Row]]:
+def _rows(out: Staged, snapshot: Snapshot) -> Iterator[tuple[str, Row]]:
+    final = {
+        t.id: t
+        for t in snapshot.tool_results
+        if t.deleted_ms is None and t.status not in OPEN_STATUSES and _rank(t) is None
+    }
     for m in snapshot.messages:
         name = f"m/{m.id}"
         row = _common(m)
@@ -245,7 +254,7 @@ def _rows(out: Staged, snapshot: Snapshot, final_calls: set[str]) -> Iterator[tu
         row.lr, row.la = list(m.tool_result_ids) or None, list(m.artifact_ids) or None
         _bodies(out, name, row, content=m.content, metadata=m.metadata)
         if m.parts is not None:
-            _parts(out, m, row, final_calls)
+            _parts(out, m, row, final)
         yield name, row
     for t in snapshot.tool_results:
         name = f"t/{t.id}"
@@ -286,26 +295,32 @@ def _bodies(out: Staged, name: str, row: Row, **fields: str | None) -> None:
             row.b = (row.b or 0) + len(raw)
 
 
-def _parts(out: Staged, m: Message, row: Row, final_calls: set[str]) -> None:
+def _parts(out: Staged, m: Message, row: Row, final: Mapping[str, ToolResult]) -> None:
     parts = split_parts(m.parts or "[]")
     row.n, row.pb = len(parts), 0
     for i, part in enumerate(parts):
-        skeleton = part.skeleton.encode()
         text = part.text.encode() if part.text is not None else b""
         units = part.units if part.text is not None else -1
-        out.bodies.append(
-            (
-                f"m/{m.id}/#{i}",
-                _encode([skeleton, units, len(text), part.rank, part.call, part.waits]),
-            )
-        )
+        # As text: Lua's MessagePack reads no binary strings.
+        value = [part.skeleton, units, len(text), part.rank, part.call, part.waits]
+        out.bodies.append((f"m/{m.id}/#{i}", _encode(value)))
         if part.text is not None:
             out.bodies.append((f"m/{m.id}/={i}", text))
-        row.pb += len(skeleton) + len(text)
-        if part.call and part.call not in final_calls and f"{m.id}.{part.call}" not in final_calls:
+        row.pb += len(part.skeleton.encode()) + len(text)
+        if part.call and not _answered(m, part.call, final):
             row.q = row.q or {}
             row.q[str(i)] = (part.call, part.waits)
     row.b = (row.b or 0) + row.pb
+
+
+def _answered(m: Message, call: str, final: Mapping[str, ToolResult]) -> bool:
+    """As answered in lua/merge.lua."""
+    if f"{m.id}.{call}" in final:
+        return True
+    named = final.get(call)
+    if named is not None and named.message_id in (None, m.id):
+        return True
+    return any(result in final and final[result].tool_call_id == call for result in m.tool_result_ids)
 
 
 def _rank(t: ToolResult) -> int | None:

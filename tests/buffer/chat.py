@@ -14,7 +14,7 @@ from tests.buffer.checks import recount, recount_blind
 
 
 def put(
-    kind: ItemKind, item_id: str, *, rev: int | None = None, st: str | None = None, **fields: Any
+    kind: ItemKind, item_id: str, /, *, rev: int | None = None, st: str | None = None, **fields: Any
 ) -> commands.Put:
     position = fields.pop("pos", None)
     return commands.put(kind, item_id, fields, revision=rev, status=st, position=position)
@@ -125,7 +125,7 @@ class Chat:
         assert reply.s == "done", reply
         return reply.items[0]
 
-    def put(self, kind: ItemKind, item_id: str, **fields: Any) -> ItemOutcome:
+    def put(self, kind: ItemKind, item_id: str, /, **fields: Any) -> ItemOutcome:
         return self.save(put(kind, item_id, **fields))
 
     def append(self, item_id: str, offset: int, text: str, **options: Any) -> ItemOutcome:

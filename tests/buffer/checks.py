@@ -63,7 +63,7 @@ def _check_bodies(name: str, row: dict[str, Any], bodies: dict[str, bytes]) -> s
     for i in range(row.get("n") or 0):
         skeleton, units, length, *_ = _unpack(bodies[f"{name}/#{i}"])
         expected.add(f"{name}/#{i}")
-        part_bytes += len(skeleton.encode())
+        part_bytes += len(skeleton if isinstance(skeleton, bytes) else skeleton.encode())
         assert (units >= 0) == (f"{name}/={i}" in bodies), f"{name}/={i}"
         if units >= 0:
             text = grown.get(str(i), [0, units, length])

@@ -525,12 +525,10 @@ local function delete_conversation(cmd)
   end
   AT.later[#AT.later + 1] = { 'UNLINK', BODIES }
   for field in pairs(B) do B[field] = nil end
-  H.n, H.bytes, H.open, H.dead = 0, 0, 0, 0
-  H.dirty = c.y and 1 or 0
   c.k, c.b, c.f = nil, 0, nil
   c.d = NOW
   change_conversation(c)
-  H.dirty = 1
+  H.n, H.bytes, H.open, H.dead, H.dirty = 0, 0, 0, 0, 1
   return outcome(cmd, 'accepted', c)
 end
 
