@@ -12,7 +12,7 @@ from tests.flow.api import Api, fresh
 PARTS = [
     {"type": "step-start"},
     {"type": "reasoning", "text": "hm 🎉", "state": "done"},
-    {"type": "text", "text": "naïve e\u0301 مرحبا 𝒳"},
+    {"type": "text", "text": "naïve e\u0301 مرحبا \U0001d4b3"},
     {
         "type": "tool-search",
         "toolCallId": "k",
