@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -90,9 +90,7 @@ class Settings(BaseModel):
         le=31_536_000,
         description="s; never evicted sooner, memory pressure or not",
     )
-    sweep_seconds: _Seconds = Field(
-        1.0, alias="BLOTTER_SWEEP_SECONDS", description="s; beat's tick"
-    )
+    sweep_seconds: _Seconds = Field(1.0, alias="BLOTTER_SWEEP_SECONDS", description="s; beat's tick")
     retention_days: float = Field(
         30.0,
         alias="BLOTTER_RETENTION_DAYS",
@@ -178,9 +176,7 @@ class Settings(BaseModel):
     jwt_audience: str | None = Field(
         None, alias="BLOTTER_JWT_AUDIENCE", description="`aud` a token must carry"
     )
-    jwt_issuer: str | None = Field(
-        None, alias="BLOTTER_JWT_ISSUER", description="`iss` a token must carry"
-    )
+    jwt_issuer: str | None = Field(None, alias="BLOTTER_JWT_ISSUER", description="`iss` a token must carry")
     cors_origins: tuple[str, ...] = Field(
         (),
         alias="BLOTTER_CORS_ORIGINS",
@@ -198,9 +194,7 @@ class Settings(BaseModel):
         le=10_000_000,
         description="requests of one owner a minute and web process; 0: no limit (as in the embedded mode)",
     )
-    web_threads: int = Field(
-        8, alias="WEB_THREADS", ge=1, le=1024, description="threads of one web process"
-    )
+    web_threads: int = Field(8, alias="WEB_THREADS", ge=1, le=1024, description="threads of one web process")
     buffer_timeout_ms: int = Field(
         2000,
         alias="BLOTTER_BUFFER_TIMEOUT_MS",
@@ -229,19 +223,11 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         if self.stream_flush_seconds > self.autosave_seconds:
-            raise ValueError(
-                "BLOTTER_STREAM_FLUSH_SECONDS must not exceed BLOTTER_AUTOSAVE_SECONDS"
-            )
+            raise ValueError("BLOTTER_STREAM_FLUSH_SECONDS must not exceed BLOTTER_AUTOSAVE_SECONDS")
         if self.evict_memory_share >= self.refuse_memory_share:
-            raise ValueError(
-                "BLOTTER_EVICT_MEMORY_SHARE must lie below BLOTTER_REFUSE_MEMORY_SHARE"
-            )
-        if self.jwks_url is not None and (
-            self.jwt_audience is None or self.jwt_issuer is None
-        ):
-            raise ValueError(
-                "BLOTTER_JWKS_URL needs BLOTTER_JWT_AUDIENCE and BLOTTER_JWT_ISSUER"
-            )
+            raise ValueError("BLOTTER_EVICT_MEMORY_SHARE must lie below BLOTTER_REFUSE_MEMORY_SHARE")
+        if self.jwks_url is not None and (self.jwt_audience is None or self.jwt_issuer is None):
+            raise ValueError("BLOTTER_JWKS_URL needs BLOTTER_JWT_AUDIENCE and BLOTTER_JWT_ISSUER")
         if self.jwt_secret is not None and len(self.jwt_secret.encode()) < 32:
             raise ValueError("BLOTTER_JWT_SECRET must have at least 32 bytes")
         return self
@@ -267,3 +253,25 @@ def load(environ: Mapping[str, str]) -> Settings:
 def current() -> Settings:
     """The settings of this process, read from its environment on first use."""
     return load(os.environ)
+
+
+def markdown_table() -> str:
+    """The rows of README's table: name, meaning with unit, default, range."""
+    rows = []
+    for field in Settings.model_fields.values():
+        bounds = {
+            name: getattr(part, name) for part in field.metadata for name in _BOUNDS if hasattr(part, name)
+        }
+        allowed = " and ".join(f"{_BOUNDS[name]} {value:,}" for name, value in bounds.items())
+        if field.annotation is bool:
+            allowed = "0, 1"
+        elif get_origin(field.annotation) is Literal:
+            allowed = ", ".join(str(choice) for choice in get_args(field.annotation))
+        default = {None: "", (): "", False: "0", True: "1"}.get(field.default, field.default)
+        rows.append(
+            f"| `{field.alias}` | {field.description} | {default:{'g' if isinstance(default, float) else ''}} | {allowed} |\n"
+        )
+    return "".join(rows)
+
+
+_BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
