@@ -19,8 +19,13 @@ while i <= #ARGV do
     local name, version = ARGV[i], tonumber(ARGV[i + 1])
     i = i + 2
     local member = uid .. '/' .. name
+    tried[#tried + 1] = member
     local r = H and row(name)
-    if not r or not r.y or (r.x and version == 0) then
+    if not r or not r.y then
+      forget[#forget + 1] = member
+    elseif r.x and version < r.v then
+      -- A dead letter is in no index; that an older version of it is stored changes nothing.
+      if version > (r.z or 0) then r.z = version; put_row(name, r) end
       forget[#forget + 1] = member
     elseif version > 0 then
       if version > (r.z or 0) then r.z = version end

@@ -217,6 +217,20 @@ local function content_size(r)
   return 0, 0
 end
 
+-- Unites ids into a row's links; true if one was new.
+local function add_links(r, field, ids)
+  local have, added = {}, false
+  for _, id in ipairs(r[field] or {}) do have[id] = true end
+  for _, id in ipairs(ids) do
+    if not have[id] then
+      r[field] = r[field] or {}
+      table.insert(r[field], id)
+      have[id], added = true, true
+    end
+  end
+  return added
+end
+
 -- Removes all bodies of an item.
 local function drop_bodies(name, r)
   if r.g then

@@ -7,16 +7,20 @@
 --        Postgres), full
 -- Returns ok | merged | moved (epoch) | hot (already there) | uninit | lost (staging expired)
 -- Prevents: a base older than a commit since (every eviction raises the epoch), a half-staged base, a rolled-back row
---      that hides a newer one, and dirty rows lost to an older base.
+--      that hides a newer one, dirty rows lost to an older base, and rows Postgres lost that would count as stored.
 local req = cmsgpack.unpack(ARGV[1])
 clock(0)
+local function refuse(word)
+  redis.call('UNLINK', KEYS[5], KEYS[6])
+  return word
+end
 local meta = redis.call('HGET', KEYS[1], 'e')
-if not meta then return 'uninit' end
-if tonumber(redis.call('GET', KEYS[2]) or '0') ~= req.epoch then return 'moved' end
+if not meta then return refuse('uninit') end
+if tonumber(redis.call('GET', KEYS[2]) or '0') ~= req.epoch then return refuse('moved') end
 local hot = use(KEYS[3], KEYS[4])
-if hot and H.be == meta and not req.force then return 'hot' end
+if hot and H.be == meta and not req.force then return refuse('hot') end
 local staged = redis.call('HLEN', KEYS[5])
-if staged ~= req.header.rows then return 'lost' end
+if staged ~= req.header.rows then return refuse('lost') end
 if not hot then
   local h = req.header
   h.rows = nil
@@ -35,63 +39,116 @@ if not hot then
   redis.call('ZADD', KEYS[9], num(NOW), req.uid)
   return 'ok'
 end
+
+-- Row by row.
 AT = { uid = req.uid, due = KEYS[7], open = KEYS[8], dead = KEYS[10], stream_ms = 1000 }
-local deadlines = {}
-for _, entry in ipairs(req.open) do deadlines[entry[1]] = entry[2] end
-local forget = {}
-local flat = redis.call('HGETALL', KEYS[5])
-local known = {}
-for i = 1, #flat, 2 do
-  local name, theirs, ours = flat[i], unpack_(flat[i + 1]), row(flat[i])
+local forget, known = {}, {}
+local function counted(name) return string.find(name, '^[mta]/') ~= nil end
+local function clean(name, ours)
+  if ours.y then
+    ours.y = nil
+    H.dirty = H.dirty - 1
+    forget[#forget + 1] = req.uid .. '/' .. name
+  end
+  if ours.x then
+    ours.x = nil
+    H.dead = H.dead - 1
+    UNDEAD[#UNDEAD + 1] = name
+  end
+end
+local function dirty(name, ours)
+  if ours.y then put_row(name, ours) else mark(name, ours, NOW) end
+end
+local function staged_body(field) B[field] = redis.call('HGET', KEYS[6], field) end
+local function merge(name, theirs)
   known[name] = true
-  if not ours or theirs.v > ours.v then
-    if ours then
-      drop_bodies(name, ours)
-      if ours.y then H.dirty = H.dirty - 1; forget[#forget + 1] = req.uid .. '/' .. name end
-      if ours.x then H.dead = H.dead - 1; UNDEAD[#UNDEAD + 1] = name end
-    elseif name ~= 'c/' then
-      H.n = H.n + 1
-    end
-    H.bytes = H.bytes + (theirs.b or 0) - (ours and ours.b or 0)
-    if ours and ours.o then H.open = H.open - 1; OPENED[name] = false end
-    if theirs.o then H.open = H.open + 1; OPENED[name] = theirs.o end
-    for field in pairs(theirs.k or {}) do
-      B[name .. '/' .. field] = redis.call('HGET', KEYS[6], name .. '/' .. field)
-    end
-    for n = 0, (theirs.n or 0) - 1 do
-      B[part_field(name, n)] = redis.call('HGET', KEYS[6], part_field(name, n))
-      B[text_field(name, tostring(n))] = redis.call('HGET', KEYS[6], text_field(name, tostring(n)))
-    end
-    put_row(name, theirs)
-  elseif theirs.v == ours.v then
-    if ours.y then
-      ours.y = nil
-      H.dirty = H.dirty - 1
-      forget[#forget + 1] = req.uid .. '/' .. name
-      if ours.x then ours.x = nil; H.dead = H.dead - 1; UNDEAD[#UNDEAD + 1] = name end
-    end
+  local ours = row(name)
+  if ours and theirs.v <= ours.v then
     ours.z = theirs.v
-    put_row(name, ours)
-  else
-    ours.z = theirs.v
-    put_row(name, ours)
+    -- Equal: stored. Older there: Postgres does not have what is here, whatever was thought before.
+    if theirs.v == ours.v then clean(name, ours); put_row(name, ours) else dirty(name, ours) end
+    return
   end
-end
--- What was clean here and is not there was lost by Postgres: it is dirty again.
-for _, name in ipairs(redis.call('HKEYS', KEYS[3])) do
-  local kind = string.sub(name, 1, 2)
-  if not known[name] and (kind == 'm/' or kind == 't/' or kind == 'a/' or kind == 'c/') then
-    local r = row(name)
-    r.z = 0
-    if not r.y then mark(name, r, NOW) else put_row(name, r) end
+  if ours then
+    drop_bodies(name, ours)
+    clean(name, ours)
+  elseif counted(name) then
+    H.n = (H.n or 0) + 1
   end
+  H.bytes = (H.bytes or 0) + (theirs.b or 0) - (ours and ours.b or 0)
+  if ours and ours.o then H.open = H.open - 1; OPENED[name] = false end
+  if theirs.o then H.open = (H.open or 0) + 1; OPENED[name] = theirs.o end
+  for field in pairs(theirs.k or {}) do staged_body(name .. '/' .. field) end
+  for n = 0, (theirs.n or 0) - 1 do
+    staged_body(part_field(name, n))
+    staged_body(text_field(name, tostring(n)))
+  end
+  put_row(name, theirs)
 end
+
+local staged_rows, waiting = {}, {}
+local flat = redis.call('HGETALL', KEYS[5])
+for i = 1, #flat, 2 do
+  local into = string.sub(flat[i], 1, 2) == 'l/' and waiting or staged_rows
+  into[flat[i]] = unpack_(flat[i + 1])
+end
+local names = redis.call('HKEYS', KEYS[3])
 H.last = math.max(H.last, req.header.last)
-H.mp = math.max(H.mp or 0, req.header.mp)
+if staged_rows['c/'] then merge('c/', staged_rows['c/']) end
+local c = row('c/')
+if c and not known['c/'] then c.z = 0; dirty('c/', c) end
+if c and c.d then
+  -- Deleted, here or there: nothing but the tombstone is of use.
+  for _, name in ipairs(names) do
+    if name ~= 'h' and name ~= 'c/' then
+      local ours = row(name)
+      forget[#forget + 1] = req.uid .. '/' .. name
+      OPENED[name] = false
+      if ours.x then UNDEAD[#UNDEAD + 1] = name end
+      put_row(name, false)
+    end
+  end
+  B = {}
+  redis.call('UNLINK', KEYS[4])
+  H.n, H.bytes, H.open, H.dirty, H.dead = 0, 0, 0, c.y and 1 or 0, c.x and 1 or 0
+else
+  for name, theirs in pairs(staged_rows) do
+    if name ~= 'c/' then merge(name, theirs) end
+  end
+  -- What is here and not there was lost by Postgres, or never reached it: it is dirty.
+  for _, name in ipairs(names) do
+    if not known[name] and counted(name) then
+      local ours = row(name)
+      ours.z = 0
+      dirty(name, ours)
+    elseif string.sub(name, 1, 2) == 'l/' then
+      waiting[name] = waiting[name] or {}
+      add_links(waiting[name], 'lr', row(name).lr or {})
+      add_links(waiting[name], 'la', row(name).la or {})
+    end
+  end
+  -- Links that waited for a message which the other side has.
+  for name, links in pairs(waiting) do
+    local message = 'm/' .. string.sub(name, 3)
+    local m = row(message)
+    if m then
+      local results, artifacts = add_links(m, 'lr', links.lr or {}), add_links(m, 'la', links.la or {})
+      if not m.d and (results or artifacts) then
+        m.v, m.u = stamp(), NOW
+        mark(message, m)
+      end
+      put_row(name, false)
+    else
+      put_row(name, links)
+    end
+  end
+end
+-- Whoever placed messages by what he saw before looks again.
+H.mp = H.last
 H.be = meta
 HCHANGED = true
+for i = 1, #forget, 1000 do redis.call('ZREM', KEYS[7], unpack(forget, i, math.min(i + 999, #forget))) end
 write()
 write_indexes()
-for i = 1, #forget, 1000 do redis.call('ZREM', KEYS[7], unpack(forget, i, math.min(i + 999, #forget))) end
 redis.call('UNLINK', KEYS[5], KEYS[6])
 return 'merged'

@@ -43,18 +43,6 @@ local function change_conversation(c)
 end
 
 -- ------------------------------------------------------------------ links
-local function add_links(r, field, ids)
-  local have, added = {}, false
-  for _, id in ipairs(r[field] or {}) do have[id] = true end
-  for _, id in ipairs(ids) do
-    if not have[id] then
-      r[field] = r[field] or {}
-      table.insert(r[field], id)
-      have[id], added = true, true
-    end
-  end
-  return added
-end
 local function lacks_links(r, field, ids)
   local have = {}
   for _, id in ipairs(r[field] or {}) do have[id] = true end

@@ -19,9 +19,13 @@ if ARGV[3] == 'replay' then
   redis.call('ZADD', KEYS[3], num(NOW), member)
 else
   drop_bodies(ARGV[2], r)
-  if string.sub(ARGV[2], 1, 2) == 'v/' then B[ARGV[2]] = false else H.n = H.n - 1 end
   H.dirty = H.dirty - 1
-  H.bytes = H.bytes - (string.sub(ARGV[2], 1, 2) == 'v/' and 0 or r.b or 0)
+  if string.sub(ARGV[2], 1, 2) == 'v/' then
+    B[ARGV[2]] = false
+  else
+    H.bytes = (H.bytes or 0) - (r.b or 0)
+    if ARGV[2] ~= 'c/' then H.n = H.n - 1 end
+  end
   if r.o then H.open = H.open - 1 end
   -- The next touch adopts what Postgres has of it.
   H.be = ''
