@@ -442,7 +442,7 @@ class Buffer:
 
     def acknowledge(self, keys: PartitionKeys, committed: Iterable[tuple[str, int]]) -> tuple[int, int]:
         """Forget what is in Postgres at these versions (0: only clear a stale due entry). (made clean, still dirty)"""
-        key_list = [keys.due, keys.dead]
+        key_list = [keys.due, keys.dead, keys.trial]
         args: list[Any] = [
             round(self.settings.autosave_seconds * 1000),
             self._common["stream_ms"],
@@ -466,7 +466,7 @@ class Buffer:
         """Set a row aside; ``why`` is JSON without chat text. False: it changed meanwhile."""
         uid, name = ref[:32], ref[33:]
         keys = self.keys_of(UUID(hex=uid))
-        key_list = [keys.rows(uid), keys.bodies(uid), keys.due, keys.dead]
+        key_list = [keys.rows(uid), keys.bodies(uid), keys.due, keys.dead, keys.trial]
         return int(call(self.client, "bury", key_list, [uid, name, version, why], retries=1)) == 1
 
     def revive(self, ref: str, action: Literal["replay", "purge"]) -> bool:

@@ -26,7 +26,8 @@ blotter:{pN}:blind       zset   "U" → ms of the first blind save; save; replay
 blotter:{pN}:j:U         list   blind journal: saves kept without their base, in order; save appends; replay pops
 blotter:{pN}:ic:U, ib:U  hash   image of the blind saves alone, shaped like c and b; blind save; end of replay
 blotter:{pN}:sc:U:T, sb  hash   staging of adoption T; stage (TTL 60 s); install renames it into place
-blotter:{pN}:live        channel (shard) "U version" after every accepted change: a hint, never the truth
+blotter:{pN}:live        channel (shard) "U version [before name …]" after every accepted change, "U version" when rows
+                                became committed: a hint to live readers, never the truth
 blotter:o:{O}            zset   U → version of the conversation's row while that row is dirty; save adds, flush removes
 blotter:workers          zset   "host:pid" of a worker process → ms until which it counts as alive; itself
 blotter:beat             string a sweep that beat asked for ran lately; sweep (TTL)

@@ -32,6 +32,7 @@ _PARTS: Final[dict[str, tuple[str, ...]]] = {
     "claim": (),
     "count": (),
     "evict": ("common",),
+    "follow": ("common",),
     "init": (),
     "install": ("common",),
     "overdue": (),

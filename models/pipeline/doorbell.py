@@ -41,7 +41,8 @@ SILENCE_S: Final = 5.0
 class Doorbell:
     """Rings partitions. Thread-safe, and safe to carry over a fork: each process gets a thread of its own."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, silence_s: float = SILENCE_S) -> None:
+        self._silence_s = silence_s
         self._celery = Celery("blotter-doorbell", set_as_current=False)
         self._celery.config_from_object("celeryconfig")
         options = {"broker_url": settings.celery_broker_url}
@@ -122,6 +123,6 @@ class Doorbell:
         if not known:
             log.debug("unusual broker error", exc_info=error)
         with self._state:
-            self._silent_until_s = time.monotonic() + SILENCE_S
+            self._silent_until_s = time.monotonic() + self._silence_s
             self.dropped += 1 + len(self._wanted)
             self._wanted.clear()

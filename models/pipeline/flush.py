@@ -12,10 +12,10 @@ Steps (fail points flush.1 … flush.11, each reached after the step):
      4 read their rows, whole                                      at most 1 MiB, at least one
      5 note the trial                                              before anything that a row could kill
      6 one transaction: bulk upsert, fenced; read back; COMMIT     a rejected row: halve, set the culprit aside
-     7 acknowledge by version                                      a row saved meanwhile stays dirty and due
-     8 take committed conversations off their owner's index        again by version
+     7 take committed conversations off their owner's index        by version; Postgres lists them from here on
+     8 acknowledge by version; the trial of all rows ends with it  a row saved meanwhile stays dirty and due
      9 a newer row in Postgres: look again, adopt over             the buffer was rolled back
-    10 end the trial                                               after any outcome that was lived to see
+    10 end the trial where nothing was committed                   after any outcome that was lived to see
     11 renew the lease                                             lost: stop, what is under way is harmless
     12 release; something ripe: ring                               after a transient error: pause, longer each time
 
@@ -100,6 +100,8 @@ class _Work:
     blind_left: bool = False
     over: bool = False
     adopted: set[str] = field(default_factory=set)
+    #: Refs in a transaction whose outcome is not known yet.
+    tried: set[str] = field(default_factory=set)
 
 
 class Flusher:
@@ -239,23 +241,22 @@ class Flusher:
         for ref in trial.dead:
             why = f"killed the worker {begun[ref] - GROUP_TRIES} times alone"
             self._bury(work, ref, rows[ref].version, None, why)
-            self._partitions.end_trial(work.keys, [ref])
         for group in (trial.together, *((ref,) for ref in trial.alone)):
             if group and not self._must_stop(work):
                 self._try(work, [rows[ref] for ref in group], begun)
 
     def _try(self, work: _Work, rows: Sequence[RipeRow], begun: dict[str, int]) -> None:
         """Commit ``rows`` under trial: it ends with every outcome that is no row's fault, or is handled."""
-        refs = [row.ref for row in rows]
-        self._partitions.note_trial(work.keys, {ref: begun.get(ref, 0) + 1 for ref in refs})
+        work.tried = {row.ref for row in rows}
+        self._partitions.note_trial(work.keys, {ref: begun.get(ref, 0) + 1 for ref in work.tried})
         reach("flush.5")
         try:
             self._commit(work, rows)
         except (BlotterError, *_ASKED_TO_LEAVE):
             with contextlib.suppress(BufferUnavailable):
-                self._partitions.end_trial(work.keys, refs)
+                self._partitions.end_trial(work.keys, list(work.tried))
             raise
-        self._partitions.end_trial(work.keys, refs)
+        self._partitions.end_trial(work.keys, list(work.tried))
         reach("flush.10")
 
     def _commit(self, work: _Work, rows: Sequence[RipeRow]) -> None:
@@ -276,6 +277,7 @@ class Flusher:
     def _forget(self, work: _Work, rows: Sequence[RipeRow], outcome: WriteOutcome) -> None:
         committed: list[RipeRow] = []
         newer: list[RipeRow] = []
+        again: list[RipeRow] = []
         for row in rows:
             assert row.record is not None
             key = key_of(row.record)
@@ -285,16 +287,21 @@ class Flusher:
             elif answer == "newer":
                 newer.append(row)
             else:
-                work.passed += 1
-        self._buffer.acknowledge(work.keys, [(row.ref, row.version) for row in committed])
-        work.rows += len(committed)
-        reach("flush.7")
+                again.append(row)
         by_owner: dict[str, list[tuple[UUID, int]]] = {}
         for row in committed:
             if isinstance(row.record, Conversation):
                 by_owner.setdefault(row.record.owner, []).append((row.record.conversation_uid, row.version))
         for owner, listed in by_owner.items():
             self._buffer.unlist(owner, listed)
+        # Before the acknowledgement: a crash between the two is made good by the next flush, the other way round the
+        # entry would stay until its owner's next list.
+        reach("flush.7")
+        answers = [(row.ref, row.version) for row in committed]
+        self._buffer.acknowledge(work.keys, [*answers, *((row.ref, 0) for row in (*newer, *again))])
+        work.tried.difference_update(row.ref for row in rows)
+        work.rows += len(committed)
+        work.passed += len(again)
         reach("flush.8")
         if newer:
             self._heal(work, newer)
@@ -328,6 +335,7 @@ class Flusher:
     def _bury(self, work: _Work, ref: str, version: int, sqlstate: str | None, reason: str) -> bool:
         why = {"at_ms": time.time_ns() // 1_000_000, "reason": reason, "sqlstate": sqlstate}
         buried = self._buffer.bury(ref, version, json.dumps(why, sort_keys=True))
+        work.tried.discard(ref)
         if buried:
             work.buried += 1
             log.error("a row is set aside as a dead letter: %s (conversation %s)", reason, ref[:32])

@@ -346,3 +346,21 @@ local function write_indexes()
   DUE, OPENED, UNDEAD = {}, {}, {}
   return least
 end
+
+-- ------------------------------------------------------------------ the hint to live readers
+-- "U version" and, where few rows changed, "U version before name name …": what the reader at `before` has to look at.
+local HINT_NAMES = 8
+local function hint(channel, uid, before)
+  local names, n = {}, 0
+  for name in pairs(RCHANGED) do
+    local r = R[name]
+    local kind = string.sub(name, 1, 2)
+    if r and r.v and r.v > before and (kind == 'm/' or kind == 't/' or kind == 'a/' or kind == 'c/') then
+      n = n + 1
+      if n <= HINT_NAMES then names[n] = name end
+    end
+  end
+  local text = uid .. ' ' .. num(H.last)
+  if n > 0 and n <= HINT_NAMES then text = text .. ' ' .. num(before) .. ' ' .. table.concat(names, ' ') end
+  redis.call('SPUBLISH', channel, text)
+end

@@ -42,6 +42,7 @@ if not H then
   H = { f = 1, owner = req.owner, id = req.id, be = meta[1], last = 0, n = 0, bytes = 0, dirty = 0, dead = 0, open = 0, mp = 0 }
   if blind then H.blind = 1 end
 end
+local before = H.last
 if not blind and H.be ~= meta[1] and not req.trust then return pack_({ s = 'suspect', e = meta[1] }) end
 if req.expect_mp >= 0 and H.mp ~= req.expect_mp then return pack_({ s = 'moved', e = meta[1] }) end
 
@@ -133,7 +134,7 @@ else
     ring = true
   end
 end
-if changed then redis.call('SPUBLISH', ARGV[2], req.uid .. ' ' .. num(H.last)) end
+if changed then hint(ARGV[2], req.uid, before) end
 c = row('c/')
 return pack_({
   s = 'done', e = meta[1], v = H.last, items = items, ring = ring, left = left, lost = lost,

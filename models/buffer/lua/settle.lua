@@ -13,7 +13,7 @@ AT = {
   uid = req.uid, due = KEYS[4], open = KEYS[5], dead = KEYS[8], stream_ms = req.stream_ms,
   stale_ms = req.stale_ms, stale_tool_ms = req.stale_tool_ms, stale_approval_ms = req.stale_approval_ms,
 }
-local settled = 0
+local settled, before = 0, H and H.last
 for _, name in ipairs(req.names) do
   local r = H and row(name)
   if not r or not r.o then
@@ -41,5 +41,5 @@ local ring = 0
 if least and redis.call('EXISTS', KEYS[7]) == 0 and redis.call('SET', KEYS[6], num(NOW), 'NX', 'PX', req.bell_ms) then
   ring = 1
 end
-if settled > 0 then redis.call('SPUBLISH', ARGV[2], req.uid .. ' ' .. num(H.last)) end
+if settled > 0 then hint(ARGV[2], req.uid, before) end
 return { settled, ring }
