@@ -48,6 +48,8 @@ class Loaded(NamedTuple):
     in_flight: bool
     partial: bool
     purge_horizon: int
+    #: Read from Postgres, so all of it and all of it committed.
+    cold: bool = False
 
 
 class Reader:
@@ -120,6 +122,12 @@ class Reader:
             partial=loaded.partial,
             etag=_etag(place, loaded, f"since/{since}"),
         )
+
+    def changed(self, place: Place, since: int) -> Loaded:
+        """Of a hot conversation the rows above version ``since``, of a cold or a partial one all there is, tombstones
+        included, a deleted conversation's too. Raises StoreUnavailable, BufferUnavailable, Contention.
+        """
+        return self._load(place, None, since=since)
 
     def item(self, place: Place, kind: ItemKind, item_id: str) -> tuple[Item[Any], str]:
         """One item and the buffer epoch. Raises NotFound, Gone."""
@@ -250,6 +258,7 @@ class Reader:
             bool(staged.open) or _any_open(snapshot),
             partial=False,
             purge_horizon=base.purge_horizon,
+            cold=True,
         )
 
     def _loaded(self, place: Place, reply: ReadReply) -> Loaded:
@@ -266,7 +275,8 @@ class Reader:
 
     def _item(self, place: Place, found: View) -> Item[Any]:
         record = codec.record(place.uid, place.owner, place.id, found)
-        return Item(cast(Any, record), stored=(found.row.z or 0) >= found.row.v)
+        wrote = found.row.v if found.row.w is None else found.row.w
+        return Item(cast(Any, record), stored=(found.row.z or 0) >= found.row.v, wrote=wrote)
 
     def _fill(
         self, place: Place, reply: ReadReply, loaded: Loaded, chosen: Iterable[str], kind: str

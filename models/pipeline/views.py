@@ -13,10 +13,13 @@ R = TypeVar("R", Conversation, Message, ToolResult, Artifact)
 
 
 class Item(msgspec.Struct, Generic[R], frozen=True):
-    """A record as a reader sees it. ``stored``: this version is committed in Postgres."""
+    """A record as a reader sees it. ``stored``: this version is committed in Postgres. ``wrote``: the version of the
+    last change of its texts that was no append; 0 where that is not known.
+    """
 
     record: R
     stored: bool
+    wrote: int = 0
 
 
 class SaveResult(msgspec.Struct, frozen=True, kw_only=True):

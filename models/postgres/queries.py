@@ -37,6 +37,16 @@ _ARTIFACT_VERSIONS: Final = (
 )
 
 
+_LAST_VERSION: Final = (
+    "SELECT greatest((SELECT greatest(version, purge_horizon) FROM conversations WHERE conversation_uid = %s)"
+    + "".join(
+        f", (SELECT max(version) FROM {SHAPES[kind].table} WHERE conversation_uid = %s)"
+        for kind in ("m", "t", "a")
+    )
+    + ")"
+)
+
+
 class Base(NamedTuple):
     """A conversation as stored, and the version up to which its tombstones were purged (0: never)."""
 
@@ -61,6 +71,15 @@ def purge_horizon(connection: Connection, uid: UUID) -> int:
     with translated():
         statement = "SELECT purge_horizon FROM conversations WHERE conversation_uid = %s"
         return connection.exec_driver_sql(statement, (uid,)).scalar() or 0
+
+
+def last_version(connection: Connection, uid: UUID) -> int:
+    """The highest version stored of a conversation and its items, purged tombstones included; 0 where there is none.
+
+    For asking whether anything changed: reads no text.
+    """
+    with translated():
+        return connection.exec_driver_sql(_LAST_VERSION, (uid,) * _LAST_VERSION.count("%s")).scalar() or 0
 
 
 def load_base(connection: Connection, uid: UUID) -> Base:

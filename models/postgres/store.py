@@ -73,6 +73,11 @@ class Store:
         with self._reading() as connection:
             return queries.purge_horizon(connection, uid)
 
+    def last_version(self, uid: UUID) -> int:
+        """The highest version stored of a conversation, 0 where there is none: has it changed, without reading it."""
+        with self._reading() as connection:
+            return queries.last_version(connection, uid)
+
     def list_conversations(
         self, owner: str, *, archived: bool, after: tuple[int, UUID] | None, limit: int
     ) -> list[Conversation]:
