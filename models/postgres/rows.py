@@ -1,7 +1,7 @@
 """How records become rows and rows become records: derived from the record classes and the tables, once, at import.
 
-A field ``x_ms`` (integer milliseconds) is the column ``x_at`` (timestamptz), converted in SQL, exactly: ``to_timestamp``
-would go through a double. JSON fields travel as text in both directions, so that not a byte changes. Everything else
+A field ``x_ms`` (integer milliseconds) is the column ``x_at`` (timestamptz), converted in SQL, exactly until the year 2255
+(2^53 microseconds). JSON fields travel as text in both directions, so that not a byte changes. Everything else
 keeps its name. Expressions here are building blocks for the statements in `upserts` and `queries`.
 """
 

@@ -6,6 +6,7 @@ import random
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import msgspec
 import psycopg
 import pytest
 from sqlalchemy.engine import Engine
@@ -104,13 +105,18 @@ def test_a_snapshot_is_one_statement(store: Store, statements: list[str]) -> Non
 def test_items_come_in_bytewise_order_of_position(store: Store) -> None:
     uid = new_uid()
     positions = ["0001", "0002", "0002.5", "00020", "1", "A", "a", "~"]
-    shuffled = random.Random(4).sample(positions, len(positions))
+    names = random.Random(4).sample(range(len(positions)), len(positions))
+    rows = [(f"x{n}", position) for n, position in zip(names, positions, strict=True)]
     store.write(
-        [make(uid, f"x{p}", position=p) for p in shuffled for make in (message, tool_result, artifact)]
+        [
+            make(uid, name, position=position)
+            for name, position in rows
+            for make in (message, tool_result, artifact)
+        ]
     )
     snapshot = store.snapshot(uid)
-    for rows in (snapshot.messages, snapshot.tool_results, snapshot.artifacts):
-        assert [row.position for row in rows] == positions == sorted(positions)
+    for items in (snapshot.messages, snapshot.tool_results, snapshot.artifacts):
+        assert [item.position for item in items] == positions == sorted(positions)
 
 
 def test_of_a_deleted_conversation_only_its_row_is_read(store: Store) -> None:
@@ -148,6 +154,22 @@ def test_the_base_of_an_adoption_is_the_snapshot_and_the_horizon(
     assert store.base(uid) == Base(Snapshot(conversation=owner), 77)
     assert store.purge_horizon(uid) == 77
     assert store.purge_horizon(new_uid()) == 0
+
+
+def test_the_last_version_is_the_highest_of_all_rows(store: Store, sql: psycopg.Connection) -> None:
+    owner = conversation(version=3)
+    uid = owner.conversation_uid
+    assert store.last_version(uid) == 0
+    # An item may be there before its conversation is.
+    for version, row in enumerate([tool_result(uid), message(uid), artifact(uid)], start=4):
+        store.write([msgspec.structs.replace(row, version=version)])
+        assert store.last_version(uid) == version
+    store.write([owner, message(new_uid(), version=99)])
+    assert store.last_version(uid) == 6
+    sql.execute("UPDATE conversations SET purge_horizon = 8")
+    assert store.last_version(uid) == 8
+    store.write([conversation(owner.id, version=9)])
+    assert store.last_version(uid) == 9
 
 
 # The list
