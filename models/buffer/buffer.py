@@ -21,7 +21,7 @@ from models.buffer import codec
 from models.buffer.codec import Header, Row, Staged, StaleTimes, View
 from models.buffer.keys import PartitionKeys, owner_index
 from models.buffer.scripts import call, translate
-from models.core.commands import Append, Command, ItemOutcome
+from models.core.commands import Append, Command, Delete, ItemOutcome
 from models.core.records import Record
 from models.errors import BufferPolicyError, BufferUnavailable
 from models.identity import conversation_uid, owner_tag, partition_of
@@ -244,11 +244,12 @@ class Buffer:
         # A second run of a save that carries a revision or an offset is told to be a duplicate; any other may say noop
         # where it was accepted, or overwrite what came between.
         repeatable = mode == "replay" or all(
-            isinstance(c, Append) or getattr(c, "rev", None) is not None for c in commands
+            isinstance(c, (Append, Delete)) or getattr(c, "rev", None) is not None for c in commands
         )
+        erasing = mode != "replay" and len(commands) > 0 and all(isinstance(c, Delete) for c in commands)
         raw = call(
             self.client,
-            "save",
+            "erase" if erasing else "save",
             [
                 keys.meta, keys.epoch, keys.rows(uid), keys.bodies(uid), keys.due, keys.open, keys.idle, keys.bell, keys.hold,
                 keys.dead, keys.journal(uid), keys.blind, keys.image_rows(uid), keys.image_bodies(uid),

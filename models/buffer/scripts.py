@@ -31,6 +31,7 @@ _PARTS: Final[dict[str, tuple[str, ...]]] = {
     "bury": ("common",),
     "claim": (),
     "count": (),
+    "erase": ("common", "merge"),
     "evict": ("common",),
     "follow": ("common",),
     "init": (),
@@ -51,10 +52,16 @@ _PARTS: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
+#: Scripts that are another's text behind a first line of their own.
+_SAME: Final[dict[str, tuple[str, str]]] = {"erase": ("save", "#!lua flags=allow-oom")}
+
+
 def source(name: str) -> str:
     """The whole text of a script, as the server gets it."""
     folder = files("models.buffer") / "lua"
-    first, rest = (folder / f"{name}.lua").read_text().split("\n", 1)
+    file, flagged = _SAME.get(name, (name, ""))
+    first, rest = (folder / f"{file}.lua").read_text().split("\n", 1)
+    first = flagged or first
     shared = "\n".join((folder / f"{part}.lua").read_text() for part in _PARTS[name])
     return f"{first}\n{shared}\n{rest}"
 

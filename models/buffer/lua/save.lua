@@ -15,7 +15,9 @@
 --      conversation's row while it is dirty), left (replay: entries not yet applied), lost (replay: superseded ones)
 -- Prevents: a save between load and installation of a base (epoch), a save that overtakes the journal, a crash between
 --      a change and its due entry, a reader of half a sync.
--- No allow-oom flag: under memory pressure it is refused whole.
+-- Versions told while blind are exceeded by those after the replay.
+-- No allow-oom flag: under memory pressure it is refused whole. The same text, flagged, is the script "erase": for calls
+-- that only delete, which must get through.
 local req = cmsgpack.unpack(ARGV[1])
 clock(req.now_us)
 local meta = redis.call('HMGET', KEYS[1], 'e', 'f')
@@ -52,7 +54,7 @@ AT = {
 }
 LIMIT = { item = req.item, items = req.items, bytes = req.bytes }
 
-local commands, entries, left = req.commands, nil, 0
+local commands, entries, told, left = req.commands, nil, {}, 0
 if req.mode == 'replay' then
   entries = redis.call('LRANGE', KEYS[11], 0, req.count - 1)
   left = redis.call('LLEN', KEYS[11]) - #entries
@@ -60,7 +62,8 @@ if req.mode == 'replay' then
   for i, raw in ipairs(entries) do
     local entry = unpack_(raw)
     commands[i] = entry.c
-    if entry.v > H.last then H.last = entry.v; HCHANGED = true end
+    told[i] = entry.v
+    if entry.l > H.last then H.last = entry.l; HCHANGED = true end
   end
 end
 
@@ -84,10 +87,24 @@ for i, cmd in ipairs(commands) do
   items[i] = out
   if out.o == 'accepted' then
     changed = true
-    if blind then journal[#journal + 1] = pack_({ c = cmd, v = out.v }) end
-  elseif entries and out.o ~= 'duplicate' then
-    lost = lost + 1
+    if blind then journal[#journal + 1] = { c = cmd, v = out.v } end
+  elseif entries then
+    if out.o ~= 'duplicate' then lost = lost + 1 end
+    -- What stands instead is newer than what was acknowledged in the blind, and must not look older.
+    local name = cmd.k .. '/' .. cmd.id
+    local r = row(name)
+    if r and r.v < told[i] then
+      r.v = stamp()
+      mark(name, r)
+      out.v = r.v
+      changed = true
+    end
   end
+end
+-- With each entry what its save was told: the item's version, and the conversation's.
+for i, entry in ipairs(journal) do
+  entry.l = H.last
+  journal[i] = pack_(entry)
 end
 
 -- Writes from here on.

@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Purpose: end what fell silent. An open item past its deadline becomes interrupted, its text kept; a complete message
 --      that waited for a tool is only no longer in flight. Check and change in one.
 -- KEYS 1 meta, 2 rows, 3 bodies, 4 due, 5 open, 6 bell, 7 hold, 8 dead
