@@ -447,6 +447,7 @@ class Buffer:
         args: list[Any] = [
             round(self.settings.autosave_seconds * 1000),
             self._common["stream_ms"],
+            keys.live,
         ]
         for number, (uid, group) in enumerate(groupby(sorted(committed), key=lambda pair: pair[0][:32]), 1):
             key_list += [keys.rows(uid), keys.bodies(uid)]

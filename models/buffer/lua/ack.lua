@@ -1,8 +1,8 @@
 #!lua flags=allow-oom
 -- Purpose: after a commit, forget what was committed, and only that: by version, with or without the lease.
 -- KEYS 1 due, 2 dead, 3 trial, then rows and bodies of each conversation, in pairs
--- ARGV 1 autosave_ms, 2 stream_ms, then triples: number of the conversation, its uid, count n, followed by n pairs
---      item's name, version now in Postgres (0: not committed; only clears a stale due entry: of a row clean, gone or dead)
+-- ARGV 1 autosave_ms, 2 stream_ms, 3 channel of change hints, then triples: number of the conversation, its uid,
+--      count n, followed by n pairs item's name, version now in Postgres (0: not committed; only clears a stale due entry: of a row clean, gone or dead)
 -- Returns {rows made clean, rows still dirty}
 -- An answer of the store ends the rows' trial in the same moment: it counts only what no flusher lived to see.
 -- Prevents: a save that arrived between peek and commit being forgotten (its version is higher: it stays dirty and is
@@ -10,12 +10,13 @@
 clock(0)
 local autosave, stream = tonumber(ARGV[1]), tonumber(ARGV[2])
 local clean, dirty = 0, 0
-local i = 3
+local i = 4
 while i <= #ARGV do
   local which, uid, n = tonumber(ARGV[i]), ARGV[i + 1], tonumber(ARGV[i + 2])
   i = i + 3
   use(KEYS[which * 2 + 2], KEYS[which * 2 + 3])
   local forget, again, undead, tried = {}, {}, {}, {}
+  local clean_before = clean
   for _ = 1, n do
     local name, version = ARGV[i], tonumber(ARGV[i + 1])
     i = i + 2
@@ -62,5 +63,7 @@ while i <= #ARGV do
   if #forget > 0 then redis.call('ZREM', KEYS[1], unpack(forget)) end
   if #again > 0 then redis.call('ZADD', KEYS[1], unpack(again)) end
   if #undead > 0 then redis.call('HDEL', KEYS[2], unpack(undead)) end
+  -- Live readers are told that it is stored.
+  if clean > clean_before then redis.call('SPUBLISH', ARGV[3], uid .. ' ' .. num(H.last)) end
 end
 return { clean, dirty }
