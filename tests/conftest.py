@@ -4,6 +4,7 @@ Servers start at first use, once a session, in under two seconds, and die with t
 or freezes a server takes one for itself: `with start_valkey() as valkey` (tests/servers.py).
 
     database_url    postgresql:// of a migrated database, this test's alone
+    empty_database_url  one before the first migration
     buffer_url      redis:// of an empty Valkey with the buffer's real settings
     redis_client    a client of that one, bytes in and out, no retries
     broker_url      redis:// of an empty second Valkey, for Celery

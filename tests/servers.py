@@ -53,13 +53,25 @@ def eventually(holds: Callable[[], object], within_s: float = 10.0, every_s: flo
 @contextlib.contextmanager
 def private_directory() -> Iterator[Path]:
     """A directory that the servers' user reaches too (pytest's own are closed to it when we are root)."""
-    parent = "/var/tmp" if os.geteuid() == 0 else None
-    directory = Path(tempfile.mkdtemp(prefix="blotter-test-", dir=parent))
+    parent = Path("/var/tmp" if os.geteuid() == 0 else tempfile.gettempdir())
+    _remove_those_of_the_dead(parent)
+    directory = Path(tempfile.mkdtemp(prefix=f"blotter-test-{os.getpid()}-", dir=parent))
     directory.chmod(0o711)
     try:
         yield directory
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _remove_those_of_the_dead(parent: Path) -> None:
+    """A test process that was killed could not clean up."""
+    for left in parent.glob("blotter-test-*-*"):
+        pid = left.name.split("-")[2]
+        with contextlib.suppress(PermissionError, ValueError):
+            try:
+                os.kill(int(pid), 0)
+            except ProcessLookupError:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 class Running:

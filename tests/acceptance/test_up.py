@@ -152,6 +152,25 @@ def test_a_signal_ends_everything_in_order(folder: Path, number: signal.Signals)
         assert running.said().splitlines()[-1] == "blotter: stopped"
 
 
+def test_under_nohup_it_outlives_its_terminal(folder: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        running = Up(folder)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    try:
+        running.wait_ready()
+        running.process.send_signal(signal.SIGHUP)
+        # It goes on: what dies is still started again.
+        beat = running.pid("beat")
+        os.kill(beat, signal.SIGKILL)
+        eventually(lambda: running.pid("beat") not in (0, beat))
+        assert running.end() == 0
+        assert "beat was killed (SIGKILL); starting it again" in running.said()
+    finally:
+        running.close()
+
+
 def test_after_sigkill_nothing_survives_and_a_new_start_goes_on_at_the_same_addresses(folder: Path) -> None:
     with up(folder) as first:
         before = first.wait_ready()

@@ -102,7 +102,9 @@ class Supervisor:
         def ask(number: int, frame: object) -> None:
             self.stop_requested = True
 
-        handled = [*(signal.SIGINT, signal.SIGTERM, signal.SIGHUP), signal.SIGCHLD]
+        handled = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD]
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+            handled.remove(signal.SIGHUP)  # started by nohup: shall outlive its terminal
         before = {number: signal.getsignal(number) for number in handled}
         wakeup = signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
         for number in handled[:-1]:
