@@ -15,7 +15,7 @@ from werkzeug.exceptions import ClientDisconnected
 
 from models.identity import is_id
 from models.settings import Settings
-from web.auth import OPERATE, Verifier
+from web.auth import OPERATE, OWNER_HEADER, Verifier
 from web.operation import Operation, Parsed, query_reader
 from web.parse import Malformed, Refused, parse
 from web.prefer import Waiters, wait_asked
@@ -66,17 +66,19 @@ def handler(operation: Operation, context: Context) -> Callable[..., Response]:
     verifier, rate, prefers, names = context.verifier, context.rate, operation.prefer, operation.names
 
     def handle(**ids: str) -> Response:
-        caller = verifier.caller(request.headers.get("Authorization"))
+        incoming: Request = request._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
+        headers = incoming.headers
+        caller = verifier.caller(headers.get("Authorization"))
         if must_operate:
             caller.require(OPERATE)
-        owner = caller.owner(request.headers.get("Blotter-Owner"))
+        owner = caller.owner(headers.get(OWNER_HEADER))
         rate.spend(owner)
         for name, value in ids.items():
             if not is_id(value):
                 raise invalid(names[name], "Must be 1-256 characters of A-Z a-z 0-9 _ . ~ : @ -.")
-        query = read_query(request)
-        body = None if read_body is None else read_body(request)
-        wait_ms = wait_asked(request.headers.get("Prefer")) if prefers else 0
+        query = read_query(incoming)
+        body = None if read_body is None else read_body(incoming)
+        wait_ms = wait_asked(headers.get("Prefer")) if prefers else 0
         return view(Call(context, owner, body, query, wait_ms), **ids)
 
     return handle
@@ -112,18 +114,26 @@ def body_reader(model: type[BaseModel], limit: int) -> Callable[[Request], BaseM
 
 def _json_bytes(incoming: Request, limit: int) -> bytes:
     """The request's body. Raises Problem: unsupported-media-type, body-too-large, malformed."""
-    if incoming.headers.get("Content-Type") != "application/json":
+    headers = incoming.headers
+    if headers.get("Content-Type") != "application/json":
         charset = incoming.mimetype_params.get("charset", "utf-8").lower()
-        if incoming.mimetype != "application/json" or charset not in ("utf-8", "utf8"):
+        if incoming.mimetype != "application/json" or charset not in {"utf-8", "utf8"}:
             raise Problem("unsupported-media-type", "Content-Type must be application/json.")
-    if incoming.headers.get("Content-Encoding", "identity").lower() != "identity":
+    if headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Problem("unsupported-media-type", "Content-Encoding is not taken: send the body uncompressed.")
+    declared = incoming.content_length or 0
+    if declared > limit:
+        raise _too_large(limit)
     # One byte more than the limit: of a chunked body Werkzeug gives what fits and does not tell that there is more.
     incoming.max_content_length = limit + 1
     try:
-        raw = b"" if (incoming.content_length or 0) > limit else incoming.get_data(cache=False)
+        raw = incoming.get_data(cache=False)
     except ClientDisconnected:
         raise Problem("malformed", "The body ended early.") from None
-    if len(raw) > limit or (incoming.content_length or 0) > limit:
-        raise Problem("body-too-large", f"The body has more than {limit} bytes.", limit=limit)
+    if len(raw) > limit:
+        raise _too_large(limit)
     return raw
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem("body-too-large", f"The body has more than {limit} bytes.", limit=limit)

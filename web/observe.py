@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import orjson
 import structlog
-from flask import Flask, Response, g, request
+from flask import Flask, Request, Response, g, request
 
 from models.identity import mint_id
 from web.metrics import REQUESTS
@@ -87,15 +87,18 @@ def _is_page(response: Response) -> bool:
 
 
 def _note(response: Response, log: Any) -> None:
-    rule = request.url_rule
+    incoming: Request = request._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
+    rule = incoming.url_rule
     route = "unmatched" if rule is None else rule.rule
-    seconds = time.perf_counter() - g.began if "began" in g else 0.0
-    method = request.method if rule is not None else "ANY"
-    REQUESTS.labels(method, route, response.status_code).observe(seconds)
+    began = g.get("began")
+    seconds = 0.0 if began is None else time.perf_counter() - began
+    REQUESTS.labels(incoming.method if rule is not None else "ANY", route, response.status_code).observe(
+        seconds
+    )
     if route not in _QUIET:
         log.info(
             "request",
-            method=request.method[:16],
+            method=incoming.method[:16],
             route=route,
             status=response.status_code,
             ms=round(seconds * 1000, 2),
@@ -105,10 +108,11 @@ def _note(response: Response, log: Any) -> None:
 
 def request_id() -> str:
     """The caller's `X-Request-Id` where it is usable, else one minted for this request."""
-    if "request_id" not in g:
+    found: str | None = g.get("request_id")
+    if found is None:
         given = request.headers.get("X-Request-Id")
-        g.request_id = given if given is not None and _REQUEST_ID.fullmatch(given) else mint_id()
-    found: str = g.request_id
+        found = given if given is not None and _REQUEST_ID.fullmatch(given) else mint_id()
+        g.request_id = found
     return found
 
 
