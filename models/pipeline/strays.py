@@ -2,7 +2,8 @@
 
 There are such rows when the buffer was lost after a flush of a streaming reply, or a conversation was evicted from it by
 hand. So after each change of the buffer epoch, and once a day, the tables are walked by primary key, one page a tick of
-the sweep; what is found open and old is adopted, which puts it where the sweep settles it.
+the sweep; what is found open is adopted, which puts it where the sweep settles it in its time. However young: in flight
+and not in the buffer is a stray by definition (nothing in flight is evicted), and the walk will not come by again today.
 
 The walk's state (epoch it was made for, cursor, end) lies in the buffer: any sweeper goes on where another stopped, two at
 once do harmless work twice. Adopting is bounded too; where the buffer has no room, the cursor stays.
@@ -53,7 +54,7 @@ class Strays:
                 after = _key_of(chores["scan_after"])
             elif now_ms - int(chores.get("scan_done_ms", "0")) < DAY_MS:
                 return 0
-        before = datetime.fromtimestamp((now_ms - self._buffer.stale.plain_ms) / 1000, UTC)
+        before = datetime.fromtimestamp((now_ms + DAY_MS) / 1000, UTC)
         page = self._store.in_flight(before=before, after=after, limit=page_rows)
         adopted, last = self._adopt(page.keys)
         following = page.after if last is None else last

@@ -122,7 +122,14 @@ class CrewRig(Rig):
 @contextmanager
 def crew_rig(buffer_url: str, database_url: str, **settings: str) -> Iterator[CrewRig]:
     """A rig with `settings` (BLOTTER_… names). Fail points are disarmed at its end."""
-    environ = {"REDIS_URL": buffer_url, "DATABASE_URL": database_url, "BLOTTER_PARTITIONS": "4", **settings}
+    environ = {
+        "REDIS_URL": buffer_url,
+        "DATABASE_URL": database_url,
+        "BLOTTER_PARTITIONS": "4",
+        # Tests share the machine: a slow connection is not what they are about.
+        "BLOTTER_STORE_CONNECT_MS": "5000",
+        **settings,
+    }
     rung: list[int] = []
     pipeline = Pipeline.connect(load(environ), role="web", ring=rung.append)
     pipeline.buffer.initialise()
