@@ -1,0 +1,1 @@
+"""The blocking client, generated from `blotter_client.aio`; only `runtime` is written by hand."""

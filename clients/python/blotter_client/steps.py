@@ -1,0 +1,88 @@
+"""What a reply's writer is made of: its pace, what waits in its queue, and the step it asks for next. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from blotter_client.calls import Request
+from blotter_client.text import Growing
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a reply is cut into requests. Texts in UTF-16 units, times in seconds."""
+
+    #: Text is sent once this much waits …
+    batch: int = 100
+    #: … or the oldest of it waited this long.
+    linger_s: float = 0.25
+    #: Most text of one request.
+    most: int = 16_384
+    #: `append` waits for the server while more than this is unacknowledged.
+    waiting: int = 262_144
+    #: A sign of life after this much silence, below the server's BLOTTER_STALE_SECONDS.
+    heartbeat_s: float = 20.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.batch <= self.most or self.waiting < 1 or self.linger_s < 0 or self.heartbeat_s <= 0:
+            raise ValueError("Pace: 1 <= batch <= most, waiting >= 1, linger_s >= 0, heartbeat_s > 0")
+
+
+@dataclass(slots=True)
+class Channel:
+    """A text that grows: the content (part None) or a part's. ``sent``: acknowledged units."""
+
+    part: int | None
+    text: Growing
+    sent: int = 0
+
+
+@dataclass(slots=True)
+class TextOp:
+    """Text up to ``end``; the oldest unit not yet sent came at ``since_s``."""
+
+    channel: Channel
+    end: int
+    since_s: float
+    taken_s: float = 0.0
+
+
+@dataclass(slots=True)
+class PartOp:
+    """``first``: the part is new. Such a step says "streaming" too, and is then ignored where the part has grown."""
+
+    index: int
+    value: dict[str, Any]
+    channel: Channel | None
+    first: bool
+    taken: bool = False
+
+
+@dataclass(slots=True)
+class Restate:
+    """Say everything once more. ``over``: above this revision, whatever is there; None: as an ordinary upsert."""
+
+    over: int | None = None
+    covers: tuple[PartOp, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A request, and what will be true once it is acknowledged."""
+
+    request: Request
+    op: TextOp | PartOp | Restate | None
+    ends: tuple[tuple[Channel, int], ...] = ()
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to send now: look again after so many seconds, or when something was added."""
+
+    seconds: float
+
+
+class Done:
+    """The final status is acknowledged."""
