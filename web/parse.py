@@ -12,7 +12,8 @@ goes 1,024 levels deep and keeps the last of two equal names. Four byte scans an
 the leaves) decide whether any of that can be the case; only then does the exact, slow reader run. It is Python's own
 json, which shows each number as it was written. A scan may be wrong in one direction only: towards the slow reader.
 
-Measured (`python -m tests.bench.web_parse`, 2 cores at 2.x GHz, Python 3.11): see the docstring of that script.
+Measured with timeit, best of 5, on two shared cores (Python 3.11.7, orjson 3.13): a chat message of 2.2 KB with three
+parts 11 µs (orjson alone 3), one of 60 KB with 30 parts 185 µs (46), one of 4 KB that meets the slow reader 44 µs.
 """
 
 from __future__ import annotations

@@ -162,6 +162,8 @@ def answer(
     """A problem response; Retry-After comes with the kind."""
     body = {"type": kind.type, "title": kind.title, "status": kind.status, "detail": detail or kind.meaning}
     response = Response(orjson.dumps(body | dict(extra or {})), kind.status, content_type=MEDIA_TYPE)
+    # 404 and 410 may be cached without a word; here what is missing now may exist a moment later.
+    response.headers["Cache-Control"] = "no-store"
     if kind.retry_after is not None:
         response.headers["Retry-After"] = str(kind.retry_after)
     if kind.status == 401:

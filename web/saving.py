@@ -69,7 +69,9 @@ def delete(call: Call, conversation_id: str, kind: ItemKind, item_id: str) -> Re
     except Problem as problem:
         if problem.kind.status not in (404, 410):
             raise
-    return Response(status=204, headers={"Cache-Control": "no-store", **headers})
+    response = Response(status=204, headers={"Cache-Control": "no-store", **headers})
+    del response.headers["Content-Type"]
+    return response
 
 
 def _refusal(call: Call, conversation_id: str, outcome: ItemOutcome, kind: Kind) -> Problem:

@@ -4,7 +4,8 @@ Laws: unknown top-level fields are refused; a field not sent stays, a null clear
 output anything goes (`web.parse` has already refused what could not be kept). The server's own fields (`version`,
 `createdAt`, `position` …) are unknown here and therefore refused, so that nobody believes they were taken.
 
-`role` is required where a message usually begins (POST, sync) and may be left out of a PUT, which usually updates.
+`role` is required where a message usually begins (POST, sync) and may be left out of a PUT, which usually updates: web
+cannot know which it is; the buffer takes a new message without a role for the assistant's.
 
 A field typed without None whose default is None may be absent but not null: there is nothing to clear (a revision, a
 status, links, which are only ever united).
@@ -97,7 +98,7 @@ class MessageUpdate(_Item):
 
     kind = "m"
 
-    role: Role = Field(_ABSENT)
+    role: Role = Field(_ABSENT, description="Absent on a new message means assistant.")
     content: str | None = None
     parts: list[JsonObject] | None = Field(
         None, description="AI SDK `UIMessage.parts`; kept value for value."

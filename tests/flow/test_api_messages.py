@@ -57,6 +57,12 @@ def test_fields_left_out_stay_and_null_clears(api: Api) -> None:
     assert (read["role"], read["content"], read["metadata"]) == ("user", None, {"x": 1})
 
 
+def test_a_put_without_a_role_begins_an_assistants_message(api: Api) -> None:
+    conversation = fresh()
+    api("PUT", f"{conversation}/messages", {"id": "m", "content": "x"})
+    assert api("GET", f"{conversation}/messages/m").body["role"] == "assistant"
+
+
 def test_the_same_save_twice_changes_nothing(api: Api) -> None:
     conversation = fresh()
     message = {"id": "m", "role": "user", "content": "a", "revision": 1}
@@ -169,8 +175,12 @@ def test_a_deleted_message_is_gone_and_stays_so(api: Api, chat: str) -> None:
 
 
 def test_deleting_what_never_was_succeeds(api: Api, chat: str) -> None:
-    assert api("DELETE", f"{chat}/messages/never").status == 204
-    assert api("DELETE", f"{fresh()}/messages/never").status == 204
+    for conversation in (chat, fresh()):
+        deleted = api("DELETE", f"{conversation}/messages/never")
+        assert (deleted.status, deleted.body) == (204, None)
+        assert "Content-Type" not in deleted.headers
+        late = api("POST", f"{conversation}/messages", {"id": "never", "role": "user"})
+        assert late.status == 410
 
 
 def test_messages_are_listed_by_pages_in_order(api: Api) -> None:

@@ -65,6 +65,7 @@ def test_errors_answer_with_their_status(error: BlotterError, status: int) -> No
         "application/problem+json",
     )
     assert body["type"] in {kind.type for kind in KINDS.values()}
+    assert response.headers["Cache-Control"] == "no-store"
     assert ("Retry-After" in response.headers) == (status == 503)
     assert ("WWW-Authenticate" in response.headers) == (status in {401, 403})
     assert b"secret" not in response.get_data()
