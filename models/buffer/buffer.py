@@ -261,10 +261,7 @@ class Buffer:
 
     def list_for_owner(self, place: Place, version: int) -> None:
         """Put the conversation on its owner's index (its row is dirty at ``version``)."""
-        try:
-            self.client.execute_command("ZADD", owner_index(owner_tag(place.owner)), version, place.hex)
-        except RedisError as error:
-            raise translate(error) from error
+        call(self.client, "enlist", [owner_index(owner_tag(place.owner))], [place.hex, version], retries=1)
 
     # ------------------------------------------------------------------ read
     def read(

@@ -31,6 +31,7 @@ _PARTS: Final[dict[str, tuple[str, ...]]] = {
     "bury": ("common",),
     "claim": (),
     "count": (),
+    "enlist": (),
     "erase": ("common", "merge"),
     "evict": ("common",),
     "follow": ("common",),

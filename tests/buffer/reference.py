@@ -87,7 +87,9 @@ class Conversation:
         elif item is None:
             return "not-found"
         else:
-            outcome, after = self._append(command, item) if isinstance(command, Append) else self._part(command, item)
+            outcome, after = (
+                self._append(command, item) if isinstance(command, Append) else self._part(command, item)
+            )
         if after is not None:
             self.items[command.k, command.id] = after
             self._consequences(command.k, command.id, after, new=item is None, put=isinstance(command, Put))
@@ -101,7 +103,9 @@ class Conversation:
 
     # ------------------------------------------------------------------ whole saves
     def _put(self, command: Put, item: Item | None) -> tuple[str, Item | None]:
-        newer = command.rev is not None and (item is None or item.revision is None or command.rev > item.revision)
+        newer = command.rev is not None and (
+            item is None or item.revision is None or command.rev > item.revision
+        )
         if item is not None and command.rev is not None and not newer and command.rev != item.revision:
             return "stale-revision", None
         rank = FINAL if command.rank == PRELIMINARY and command.st not in (None, *OPEN) else command.rank
@@ -235,7 +239,9 @@ class Conversation:
         return self._step(command, item, after, changed=not same)
 
     @staticmethod
-    def _step(command: Append | SetPart, item: Item, after: Item, *, changed: bool) -> tuple[str, Item | None]:
+    def _step(
+        command: Append | SetPart, item: Item, after: Item, *, changed: bool
+    ) -> tuple[str, Item | None]:
         newer = command.rev is not None and command.rev != item.revision
         status = command.st or item.was
         if not newer:
@@ -263,7 +269,9 @@ class Conversation:
             return "accepted"
         if self.deleted:
             return "gone"
-        item = self.items.setdefault((command.k, command.id), Item(row={"role": "assistant"} if command.k == "m" else {}))
+        item = self.items.setdefault(
+            (command.k, command.id), Item(row={"role": "assistant"} if command.k == "m" else {})
+        )
         if item.deleted:
             return "duplicate"
         item.deleted, item.texts, item.parts = True, {}, None

@@ -12,12 +12,19 @@ from hypothesis import strategies as st
 from models.core.records import Artifact, Conversation, Message, Snapshot, ToolResult
 
 #: What tends to break: astral, combining, right-to-left, marks of direction, JSON's own signs.
-NASTY = "😀𝄞👩\u200d👩\u200d👧e\u0301\u05d0\u202e\u0645\u2028\ufeff\x01\"\\/{}\x7f"
-texts = st.text(st.one_of(st.sampled_from(NASTY), st.characters(exclude_categories=["Cs"], exclude_characters="\0")), max_size=12)
+NASTY = '😀𝄞👩\u200d👩\u200d👧e\u0301\u05d0\u202e\u0645\u2028\ufeff\x01"\\/{}\x7f'
+texts = st.text(
+    st.one_of(st.sampled_from(NASTY), st.characters(exclude_categories=["Cs"], exclude_characters="\0")),
+    max_size=12,
+)
 ids = st.text(string.ascii_letters + string.digits + "_.~:@-", min_size=1, max_size=5)
 json_values = st.recursive(
     st.one_of(
-        st.none(), st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False), texts
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**63), 2**63 - 1),
+        st.floats(allow_nan=False, allow_infinity=False),
+        texts,
     ),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(texts, inner, max_size=3)),
     max_leaves=6,
@@ -32,7 +39,11 @@ text_parts = st.fixed_dictionaries(
     optional={"state": st.sampled_from(["streaming", "done"]), "providerMetadata": json_values},
 )
 tool_parts = st.fixed_dictionaries(
-    {"type": st.sampled_from(["tool-x", "dynamic-tool"]), "toolCallId": ids, "state": st.sampled_from(TOOL_STATES)},
+    {
+        "type": st.sampled_from(["tool-x", "dynamic-tool"]),
+        "toolCallId": ids,
+        "state": st.sampled_from(TOOL_STATES),
+    },
     optional={"input": json_values, "output": json_values, "preliminary": st.booleans()},
 )
 other_parts = st.dictionaries(texts, json_values, max_size=3)
@@ -69,7 +80,9 @@ def _common(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def messages(draw: st.DrawFn, item_id: str) -> Message:
     if draw(st.booleans()) and draw(st.booleans()):
-        return Message(id=item_id, role="user", **{**draw(_common()), "deleted_ms": draw(times), "status_reason": None})
+        return Message(
+            id=item_id, role="user", **{**draw(_common()), "deleted_ms": draw(times), "status_reason": None}
+        )
     return Message(
         id=item_id, role=draw(st.sampled_from(["system", "user", "assistant", "tool"])), content=draw(_or_none(texts)),
         parts=draw(_or_none(parts.map(_json))), metadata=draw(_or_none(json_values.map(_json))), parent_id=draw(_or_none(ids)),

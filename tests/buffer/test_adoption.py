@@ -103,12 +103,16 @@ def test_adoption_keeps_deadlines(chat: Chat) -> None:
     chat.put("t", "t8", state="output-available", preliminary=True)
     chat.put("t", "r", state="output-available", tool_call_id="c2", message_id="m2")
     chat.flush()
-    before = {name: (row.get("o"), row.get("q"), row.get("rk")) for name, row in chat.check().items() if name != "h"}
+    before = {
+        name: (row.get("o"), row.get("q"), row.get("rk")) for name, row in chat.check().items() if name != "h"
+    }
     # An open conversation leaves the buffer only by losing it.
     chat.buffer.client.flushall()
     chat.buffer.initialise()
     assert chat.adopt() == "ok"
-    after = {name: (row.get("o"), row.get("q"), row.get("rk")) for name, row in chat.check().items() if name != "h"}
+    after = {
+        name: (row.get("o"), row.get("q"), row.get("rk")) for name, row in chat.check().items() if name != "h"
+    }
     for name, (deadline, waits, rank) in before.items():
         assert after[name][1:] == (waits, rank), name
         assert (after[name][0] is None) == (deadline is None), name
@@ -165,7 +169,12 @@ def test_staging_goes_by_itself_and_is_installed_without_a_lifetime(chat: Chat) 
     keys, uid = chat.place.keys, chat.place.hex
     from models.buffer.scripts import call
 
-    call(chat.buffer.client, "stage", [keys.staged_rows(uid, "t"), keys.staged_bodies(uid, "t")], [STAGING_MS, 1, "a", "b", "c", "d"])
+    call(
+        chat.buffer.client,
+        "stage",
+        [keys.staged_rows(uid, "t"), keys.staged_bodies(uid, "t")],
+        [STAGING_MS, 1, "a", "b", "c", "d"],
+    )
     for key in (keys.staged_rows(uid, "t"), keys.staged_bodies(uid, "t")):
         assert STAGING_MS - 5000 < chat.buffer.client.pttl(key) <= STAGING_MS
     assert chat.buffer.client.hgetall(keys.staged_rows(uid, "t")) == {b"a": b"b"}
@@ -280,7 +289,9 @@ def test_a_rolled_back_open_message_is_superseded_with_its_chunks_and_index_entr
     row: Any = chat.message("m1")
     for status, open_now in (("complete", False), ("streaming", True)):
         version = chat.header()["last"] + 10
-        chat.store.rows["m/m1"] = msgspec.structs.replace(row, status=status, content="there", version=version)
+        chat.store.rows["m/m1"] = msgspec.structs.replace(
+            row, status=status, content="there", version=version
+        )
         restart(chat)
         assert chat.adopt() == "merged"
         assert chat.message("m1").content == "there"

@@ -18,7 +18,9 @@ _numbers = itertools.count()
 quick = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 pieces = st.text(st.sampled_from("ab" + NASTY), max_size=4)
-statuses = st.sampled_from([None, None, "pending", "streaming", "streaming", "complete", "interrupted", "error"])
+statuses = st.sampled_from(
+    [None, None, "pending", "streaming", "streaming", "complete", "interrupted", "error"]
+)
 revisions = st.sampled_from([None, None, None, 0, 1, 2])
 CONTENTS = (None, "", "a", "ab", "ab😀", "b😀𝄞")
 one_part = st.one_of(
@@ -62,12 +64,25 @@ def puts(draw: st.DrawFn) -> Command:
         maybe("content", CONTENTS)
         maybe("title", [None, "t"])
         maybe("message_id", [None, "m1", "m2"])
-    return put(kind, draw(st.sampled_from([f"{kind}1", f"{kind}2"])), rev=draw(revisions), st=draw(statuses), **fields)
+    return put(
+        kind,
+        draw(st.sampled_from([f"{kind}1", f"{kind}2"])),
+        rev=draw(revisions),
+        st=draw(statuses),
+        **fields,
+    )
 
 
 @st.composite
 def steps(draw: st.DrawFn) -> tuple[str, Any]:
-    what = draw(st.sampled_from(["put"] * 6 + ["append"] * 6 + ["part"] * 3 + ["flush", "peek", "ack", "evict", "settle", "delete"]))
+    what = draw(
+        st.sampled_from(
+            ["put"] * 6
+            + ["append"] * 6
+            + ["part"] * 3
+            + ["flush", "peek", "ack", "evict", "settle", "delete"]
+        )
+    )
     if what == "put":
         return what, draw(puts())
     if what == "append":
@@ -122,9 +137,20 @@ def shown(chat: Chat) -> dict[tuple[str, str], reference.Item]:
         bodies = view.bodies if isinstance(view.bodies, dict) else {}
         parts = None
         if isinstance(view.parts, list):
-            parts = [(skeleton, text if isinstance(text, str) else None, _rank(skeleton, text)) for skeleton, text in view.parts]
+            parts = [
+                (skeleton, text if isinstance(text, str) else None, _rank(skeleton, text))
+                for skeleton, text in view.parts
+            ]
         out[view.kind, view.id] = reference.Item(
-            row.st or "", row.sf, row.r, row.d is not None, dict(row.f or {}), dict(bodies), parts, row.lr or [], row.la or []
+            row.st or "",
+            row.sf,
+            row.r,
+            row.d is not None,
+            dict(row.f or {}),
+            dict(bodies),
+            parts,
+            row.lr or [],
+            row.la or [],
         )
     return out
 
@@ -202,7 +228,9 @@ def test_the_scripts_do_what_the_reference_says(quick_buffer: Buffer, history: l
     repeat=st.integers(1, 24),
 )  # fmt: skip
 @quick.__class__(quick, max_examples=60)
-def test_growing_texts_equal_pythons_own(quick_buffer: Buffer, data: list[tuple[str, str]], repeat: int) -> None:
+def test_growing_texts_equal_pythons_own(
+    quick_buffer: Buffer, data: list[tuple[str, str]], repeat: int
+) -> None:
     """Appends to content and parts in any order, each many times, so that chunks of several levels come together."""
     chat = Chat(quick_buffer, "owner", f"chat{next(_numbers)}", checked=False)
     texts = {"c": "", "0": "", "1": "", "2": ""}
@@ -213,13 +241,18 @@ def test_growing_texts_equal_pythons_own(quick_buffer: Buffer, data: list[tuple[
     for target, piece in data:
         if target in texts:
             for _ in range(repeat):
-                out = chat.append("m1", utf16_units(texts[target]), piece, part=None if target == "c" else int(target))
+                out = chat.append(
+                    "m1", utf16_units(texts[target]), piece, part=None if target == "c" else int(target)
+                )
                 texts[target] += piece
                 assert (out.outcome, out.length) == ("accepted", utf16_units(texts[target]))
         elif target == "set":
             revision += 1
             texts["c"] = piece
-            assert chat.put("m", "m1", content=piece, rev=revision, st="streaming").outcome in ("accepted", "duplicate")
+            assert chat.put("m", "m1", content=piece, rev=revision, st="streaming").outcome in (
+                "accepted",
+                "duplicate",
+            )
         elif target == "part":
             revision += 1
             texts["1"] = piece

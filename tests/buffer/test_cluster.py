@@ -1,0 +1,82 @@
+"""On a cluster: each script names all its keys, and they lie in one slot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from models.buffer import scripts
+from models.buffer.buffer import Buffer
+from models.buffer.scripts import SCRIPTS, Script
+from models.settings import load
+from tests.buffer.chat import Chat
+from tests.buffer.smoke import everything
+from tests.servers import eventually, start_valkey
+
+#: Stands before a script's own text: a `redis` that knows which keys were declared, and notes that it ran.
+GUARD = """
+local redis = setmetatable({ call = function(command, ...)
+  local keys, args = { ... }, { ... }
+  local many = { EXISTS = 1, DEL = 1, UNLINK = 1, RENAME = 1 }
+  local none = { TIME = 1, SPUBLISH = 1 }
+  local count = none[command] and 0 or many[command] and #keys or 1
+  for i = 1, count do
+    local known = false
+    for _, key in ipairs(KEYS) do known = known or key == keys[i] end
+    if not known then error(command .. ' of a key that was not declared: ' .. tostring(keys[i])) end
+  end
+  return redis.call(command, unpack(args))
+end }, { __index = redis })
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster_url() -> Iterator[str]:
+    import redis
+
+    with start_valkey(cluster_enabled="yes", cluster_port="0", appendfsync="no") as server:
+        with redis.Redis.from_url(server.url) as client:
+            client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+            eventually(lambda: b"cluster_state:ok" in _raw(client.execute_command("CLUSTER INFO")))
+        yield server.url
+
+
+def _raw(answer: object) -> bytes:
+    if isinstance(answer, dict):
+        return b"".join(f"{name}:{value}\n".encode() for name, value in answer.items())
+    assert isinstance(answer, bytes)
+    return answer
+
+
+def test_every_script_runs_on_a_cluster(cluster_url: str) -> None:
+    buffer = Buffer.connect(load({"REDIS_URL": cluster_url, "BLOTTER_PARTITIONS": "16"}))
+    buffer.initialise()
+    partitions = set()
+    for number in range(6):
+        chat = Chat(buffer, "owner", f"chat{number}")
+        everything(chat)
+        partitions.add(chat.place.keys.number)
+    assert len(partitions) > 1
+    buffer.close()
+
+
+def test_every_script_declares_the_keys_it_touches(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = set()
+    guarded = {}
+    for name in SCRIPTS:
+        script = Script(name)
+        first, rest = script.text.decode().split("\n", 1)
+        script.text = f"{first}\n{GUARD}\n{rest}".encode()
+        script.sha = scripts.sha1(script.text, usedforsecurity=False).hexdigest()
+        guarded[name] = script
+
+    class Noted(dict[str, Script]):
+        def __getitem__(self, name: str) -> Script:
+            ran.add(name)
+            return super().__getitem__(name)
+
+    monkeypatch.setattr(scripts, "SCRIPTS", Noted(guarded))
+    chat.buffer.initialise()
+    everything(chat)
+    assert ran == set(SCRIPTS)
