@@ -323,3 +323,24 @@ def test_a_buffer_that_came_back_empty_shows_what_postgres_has(chat: Rig) -> Non
     assert chat.texts("c") == [("m1", "one")]
     assert chat.say("c", "m2", "two").buffer_epoch != epoch
     assert chat.texts("c") == [("m1", "one"), ("m2", "two")]
+
+
+@pytest.mark.parametrize("cold", [False, True])
+def test_deleting_where_nothing_was_makes_no_conversation_but_a_late_save_stays_gone(
+    chat: Rig, cold: bool
+) -> None:
+    assert chat.save("c", c.Delete("m", "m1")).items[0].outcome == "accepted"
+    if cold:
+        chat.evict("c")
+    with pytest.raises(NotFound):
+        chat.pipeline.read("ann", "c")
+    assert not chat.pipeline.conversations("ann", archived=False, after=None, limit=5).conversations
+    assert chat.say("c", "m1", "late").items[0].outcome == "gone"
+    chat.say("c", "m2", "alive")
+    assert chat.texts("c") == [("m2", "alive")]
+    assert len(chat.pipeline.conversations("ann", archived=False, after=None, limit=5).conversations) == 1
+
+
+def test_a_tool_result_without_a_call_id_has_its_own(chat: Rig) -> None:
+    chat.save("c", c.put("t", "t1", {"output": 1}))
+    assert chat.pipeline.item("ann", "c", "t", "t1")[0].record.tool_call_id == "t1"

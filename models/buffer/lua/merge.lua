@@ -279,6 +279,10 @@ local function apply_put(cmd)
     for field, value in pairs(fields) do r.f[field] = value or nil end
     r.f = some(r.f)
   end
+  if new and cmd.k == 't' and fields.tool_call_id == nil then
+    r.f = r.f or {}
+    r.f.tool_call_id = cmd.id
+  end
   for field, value in pairs(bodies) do
     if field == 'content' then fold(name, r, 'c') end
     r.k = r.k or {}
@@ -466,8 +470,8 @@ local function delete_item(cmd)
   local name = cmd.k .. '/' .. cmd.id
   local r = row(name)
   if r and r.d then return outcome(cmd, 'duplicate', r) end
-  conversation_row()
   if not r then
+    -- A tombstone where nothing was makes no conversation: it stays unknown to readers until something is saved.
     local over = over_limit(nil, 0, true)
     if over then return outcome(cmd, over) end
     r = { z = 0, c = NOW, b = 0, st = 'complete' }
