@@ -195,6 +195,45 @@ class Settings(BaseModel):
         description="requests of one owner a minute and web process; 0: no limit (as in the embedded mode)",
     )
     web_threads: int = Field(8, alias="WEB_THREADS", ge=1, le=1024, description="threads of one web process")
+    base_url: str | None = Field(
+        None,
+        alias="BASE_URL",
+        description="where the web is reached; pages from there may read events at another origin",
+    )
+    events_url: str | None = Field(
+        None,
+        alias="EVENTS_URL",
+        description="where the events process is reached, an origin with the web's paths; unset: the web's own",
+    )
+    events_connections: int = Field(
+        5000,
+        alias="BLOTTER_EVENTS_CONNECTIONS",
+        ge=1,
+        le=1_000_000,
+        description="live readers of one events process; more are answered 503",
+    )
+    events_owner_connections: int = Field(
+        200,
+        alias="BLOTTER_EVENTS_OWNER_CONNECTIONS",
+        ge=0,
+        le=1_000_000,
+        description="live readers of one owner and events process; 0: no limit (as in the embedded mode)",
+    )
+    events_poll_seconds: _Seconds = Field(
+        5.0,
+        alias="BLOTTER_EVENTS_POLL_SECONDS",
+        description="s; a watched conversation is looked at this often, hints or not",
+    )
+    events_long_poll_seconds: _Seconds = Field(
+        20.0,
+        alias="BLOTTER_EVENTS_LONG_POLL_SECONDS",
+        description="s; a long poll with nothing to tell is answered 204",
+    )
+    events_sse_seconds: _Seconds = Field(
+        60.0,
+        alias="BLOTTER_EVENTS_SSE_SECONDS",
+        description="s; an event stream is ended after this and resumed by the reader",
+    )
     buffer_timeout_ms: int = Field(
         2000,
         alias="BLOTTER_BUFFER_TIMEOUT_MS",

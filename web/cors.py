@@ -12,8 +12,9 @@ from models.errors import SettingsError
 
 #: How long a browser may remember a preflight's answer (Chromium caps it here), s.
 MAX_AGE_S: Final = 7200
-_SENT: Final = ["Authorization", "Content-Type", "Prefer", "If-None-Match", "Blotter-Owner", "X-Request-Id"]
-_EXPOSED: Final = [
+#: What pages may send, and read of answers.
+SENT: Final = ["Authorization", "Content-Type", "Prefer", "If-None-Match", "Blotter-Owner", "X-Request-Id"]
+EXPOSED: Final = [
     "ETag",
     "Location",
     "Retry-After",
@@ -26,20 +27,20 @@ _EXPOSED: Final = [
 def install(app: Flask, origins: tuple[str, ...]) -> None:
     """Answer preflights and mark answers for ``origins``; nothing at all where the list is empty."""
     for origin in origins:
-        _check(origin)
+        check(origin)
     if origins:
         CORS(
             app,
             origins=list(origins),
             methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=_SENT,
-            expose_headers=_EXPOSED,
+            allow_headers=SENT,
+            expose_headers=EXPOSED,
             max_age=MAX_AGE_S,
             supports_credentials=False,
         )
 
 
-def _check(origin: str) -> None:
+def check(origin: str) -> None:
     """An origin is scheme and host. Also keeps out what the library would read as a regular expression."""
     parts = urlsplit(origin)
     plain = (

@@ -47,7 +47,7 @@ class FollowHead(msgspec.Struct, frozen=True):
     v: int = 0
     more: bool = False
     ph: int = 0
-    open: bool = False
+    gone: bool = False
     stored: tuple[str, ...] = ()
     unstored: tuple[str | int, ...] = ()
 

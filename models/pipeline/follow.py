@@ -40,7 +40,8 @@ class Change(NamedTuple):
 
 class Changes(NamedTuple):
     """``same``: nothing can have changed. ``stored``: awaited rows now committed; ``unstored``: all that are not, None
-    where no census was asked. ``cold``: pass it with the next question (-1: it is not cold).
+    where no census was asked. ``closed``: the conversation is deleted. ``cold``: pass it with the next question (-1: it
+    is not cold).
     """
 
     state: Literal["whole", "partial", "same"]
@@ -50,6 +51,7 @@ class Changes(NamedTuple):
     more: bool = False
     stored: tuple[str, ...] = ()
     unstored: Mapping[str, int] | None = None
+    closed: bool = False
     cold: int = -1
 
 
@@ -111,9 +113,7 @@ class Follower:
     def _quick(self, question: Question, reply: FollowReply) -> Changes | None:
         head, request = reply.head, question.request
         if head.s == "cold" and head.p == question.cold:
-            return Changes(
-                "same", request.since, head.e, (), False, tuple(request.awaited), {}, cold=head.p
-            )
+            return Changes("same", request.since, head.e, (), False, tuple(request.awaited), {}, cold=head.p)
         if head.s != "ok":
             return None
         _check_horizon(request.since, head.ph)
@@ -127,15 +127,19 @@ class Follower:
             tuple(_change(request.place, item) for item in reply.items),
             head.more,
             head.stored,
-            dict(zip(cast("tuple[str, ...]", census[::2]), cast("tuple[int, ...]", census[1::2]), strict=True))
+            dict(
+                zip(cast("tuple[str, ...]", census[::2]), cast("tuple[int, ...]", census[1::2]), strict=True)
+            )
             if request.census
             else None,
+            head.gone,
         )
 
     def _slow(self, question: Question, reply: FollowReply) -> Changes | None:
         request, head = question.request, reply.head
         place, since = request.place, request.since
-        if head.s == "cold" and since and self._store.last_version(place.uid) == since:
+        # Who takes a census comes anew, and does not know whether the conversation was deleted.
+        if head.s == "cold" and not request.census and self._store.last_version(place.uid) == since:
             return Changes("same", since, head.e, (), False, tuple(request.awaited), {}, cold=head.p)
         loaded = self._reader.changed(place, since)
         if not loaded.cold and not loaded.partial:
@@ -151,6 +155,7 @@ class Follower:
         version = chosen[-1].item.record.version if more else loaded.version
         return Changes(
             "whole", version, loaded.buffer_epoch, tuple(chosen), more, tuple(request.awaited), {},
+            closed=loaded.conversation.record.deleted_ms is not None,
             cold=head.p if head.s == "cold" and not more else -1,
         )  # fmt: skip
 
@@ -164,12 +169,18 @@ def _change(place: Place, found: Followed) -> Change:
     row = found.row
     record = codec.record(place.uid, place.owner, place.id, found)
     item = Item(cast(Any, record), stored=(row.z or 0) >= row.v)
-    tails = None if isinstance(found.tails, bool) else dict(zip(found.tails[::2], found.tails[1::2], strict=True))
+    tails = (
+        None if isinstance(found.tails, bool) else dict(zip(found.tails[::2], found.tails[1::2], strict=True))
+    )
     return Change(found.name, item, row.v if row.w is None else row.w, tails)
 
 
 def _changes_of(loaded: Loaded, since: int) -> list[Change]:
-    items = [(f"{kind}/{item_id}", item) for kind, of_kind in loaded.items.items() for item_id, item in of_kind.items()]
+    items = [
+        (f"{kind}/{item_id}", item)
+        for kind, of_kind in loaded.items.items()
+        for item_id, item in of_kind.items()
+    ]
     if loaded.conversation is not None:
         items.append(("c/", loaded.conversation))
     return [

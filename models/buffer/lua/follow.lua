@@ -7,7 +7,7 @@
 --        census (tell every row that is not committed), most (bytes; at least one row is given), e (the buffer epoch
 --        that known belongs to)
 -- Returns a MessagePack array {head, items}. head: s uninit | blind | cold (p epoch) | suspect | ok, e buffer epoch,
---      v version reached, more (rows above v are left), ph purge horizon, open, stored [name ..],
+--      v version reached, more (rows above v are left), ph purge horizon, gone (deleted), stored [name ..],
 --      unstored [name, version, ..] (census); items, by version: {name, row, bodies, parts, [ref, tail, ..] or false}
 -- Prevents: a reader that mixes two versions, and one that gets a long text again with each word.
 -- Names are a shortcut: where the conversation is beyond `at`, every row is looked at.
@@ -112,7 +112,9 @@ for name, version in pairs(req.awaited) do
   local r = row(name)
   if r and r.v == version and (r.z or 0) >= version then stored[#stored + 1] = name end
 end
+local c = row('c/')
+local gone = c ~= nil and c.d ~= nil
 local head = pack_({
-  s = 'ok', e = e, v = v, more = more, ph = H.ph or 0, open = (H.open or 0) > 0, stored = stored, unstored = unstored,
+  s = 'ok', e = e, v = v, more = more, ph = H.ph or 0, gone = gone, stored = stored, unstored = unstored,
 })
 return '\146' .. head .. array(#items) .. table.concat(items)
