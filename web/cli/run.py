@@ -86,6 +86,10 @@ def _bring_up(
     if servers:
         say(f"starting {', '.join(server.name for server in servers.values())} in {folder.root}")
     environ = program_environ(wishes, port)
+    if "events" in programs:
+        # Kept from run to run: a page that is open goes on reading where it did.
+        events_port = folder.port("events")
+        environ.update(EVENTS_PORT=str(events_port), EVENTS_URL=f"http://{HOST}:{events_port}")
     parts = []
     for variable, server in servers.items():
         server.prepare()
@@ -115,6 +119,10 @@ def _bring_up(
     if "web" in started:
         for path in ("/healthz", "/readyz"):
             supervisor.wait_until(started["web"], partial(why_not_ok, port, path), PROGRAM_WAIT_S)
+    if "events" in started:
+        supervisor.wait_until(
+            started["events"], partial(why_not_ok, int(environ["EVENTS_PORT"]), "/readyz"), PROGRAM_WAIT_S
+        )
     broker = servers.get("CELERY_BROKER_URL")
     if "worker" in started and isinstance(broker, ValkeyServer):
         supervisor.wait_until(started["worker"], partial(why_not_consuming, broker), PROGRAM_WAIT_S)

@@ -94,12 +94,12 @@ class Hints:
     def _listen(self) -> int:
         """Subscribe and hand on hints until the connection breaks (RedisError) or we close (0)."""
         timeout_s = self._settings.buffer_timeout_ms / 1000
-        client = redis.Redis.from_url(
+        # Untyped on purpose: redis-py's annotations answer for sync and async clients at once.
+        client: Any = redis.Redis.from_url(
             self._settings.redis_url, socket_timeout=timeout_s, socket_connect_timeout=min(timeout_s, 1.0),
             socket_keepalive=True, retry=Retry(NoBackoff(), 0), health_check_interval=_PING_S,
         )  # fmt: skip
-        # Untyped on purpose: redis-py's annotations answer for sync and async clients at once.
-        listener: Any = client.pubsub()
+        listener = client.pubsub()
         try:
             for channel in self._channels:
                 listener.ssubscribe(channel)

@@ -78,7 +78,7 @@ class Hub:
             channels,
             self._watched,
             self._hint,
-            lambda: self._loop.call_soon_threadsafe(self._look_everywhere),
+            self._lost,
         )
         self._hints.start()
         self._spawn(self._tick())
@@ -131,6 +131,9 @@ class Hub:
             self._hinted.setdefault(hint.uid, []).append(hint)
         if first:
             self._loop.call_soon_threadsafe(self._take_hints)
+
+    def _lost(self) -> None:
+        self._loop.call_soon_threadsafe(self._look_everywhere)
 
     def _take_hints(self) -> None:
         with self._hinted_lock:
