@@ -74,7 +74,8 @@ worker_hijack_root_logger = False
 task_track_started = False
 
 # ---------------------------------------------------------------- beat
-# A tick that nobody took before the next two came is worth nothing: expired ticks never pile up behind a backlog.
+# A tick that nobody took before the next two came is worth nothing: expired ticks never pile up behind a backlog. (Where
+# the clocks of beat and worker differ by more than that, all of them expire, and workers sweep on their own.)
 # Daily chores (purge, strays) are part of the sweep, a page at a time: no task holds a process that flushes wait for.
 beat_schedule = {
     "sweep": {

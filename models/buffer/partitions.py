@@ -192,6 +192,11 @@ class Partitions:
         return None if raw is None else raw.decode()
 
     # ------------------------------------------------------------------ who is alive, counters, chores
+    def epoch(self) -> str:
+        """The buffer epoch in force; empty before the first layout."""
+        raw = self._do("HGET", self._all[0].meta, "e")
+        return "" if raw is None else raw.decode()
+
     def now_ms(self) -> int:
         """The server's clock."""
         seconds, micros = self._do("TIME")

@@ -72,7 +72,6 @@ class Sweeper:
         self._ring = ring
         self._sweep_ms = round(buffer.settings.sweep_seconds * 1000)
         self._run_id = ""
-        self._epoch = ""
         self._policy_ms = 0
 
     def sweep(self, *, for_beat: bool = False) -> Swept:
@@ -82,7 +81,7 @@ class Sweeper:
             self._partitions.claim(keys.BEAT, beat_alive_ms(self._sweep_ms), over=True)
         looks = self._partitions.look()
         if self._started_anew() or not all(look.laid_out for look in looks):
-            self._epoch = self._buffer.initialise()
+            self._buffer.initialise()
         reach("sweep.1")
         overdue = [look.number for look in looks if look.free and look.late_ms >= 0]
         rung = (
@@ -123,7 +122,7 @@ class Sweeper:
     def _chores(self, now_ms: int) -> tuple[int, int]:
         adopted = purged = 0
         try:
-            adopted = self._strays.step(self._epoch, now_ms)
+            adopted = self._strays.step(self._partitions.epoch(), now_ms)
             purged = self._purger.step(now_ms)
         except (StoreUnavailable, SchemaError, BufferFull, Contention) as error:
             log.debug("chores wait: %s", error)

@@ -73,6 +73,23 @@ def test_a_save_between_peek_and_commit_stays_dirty_and_due(chat: CrewRig) -> No
     chat.assert_clean()
 
 
+def test_a_row_listed_anew_while_an_older_one_was_committed_stays_listed(chat: CrewRig) -> None:
+    """Between COMMIT of the older row and the next flush only the index knows the newer one."""
+    chat.say("c", "m1", "a")
+    seen: list[dict[object, int]] = []
+
+    def rename(step: str) -> None:
+        failpoints.disarm("flush.4")
+        chat.save("c", c.put("c", "", {"title": "new"}))
+
+    failpoints.arm("flush.4", rename)
+    failpoints.arm("flush.7", lambda step: seen.append(dict(chat.buffer.listed("ann"))))
+    chat.flush_once()
+    assert list(seen[0]) == [chat.place("c").uid]
+    assert seen[-1] == {}
+    chat.assert_clean()
+
+
 def test_two_flushers_at_one_partition_do_no_harm(chat: CrewRig) -> None:
     """The first loses its lease between peek and commit; the second commits a newer row before it."""
     chat.say("c", "m1", "old")

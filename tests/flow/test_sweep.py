@@ -59,6 +59,7 @@ def test_a_partition_somebody_is_at_or_that_pauses_is_not_rung_for(chat: CrewRig
     chat.buffer.client.delete(keys.bell)
     chat.buffer.client.set(getattr(keys, state), "x")
     assert chat.crew.sweeper.sweep().rung == 0
+    assert not chat.crew.partitions.look([keys.number], ring=True)[0].rung
     chat.buffer.client.delete(getattr(keys, state))
     assert chat.crew.sweeper.sweep().rung == 1
 
@@ -190,6 +191,14 @@ def test_an_emptied_buffer_gets_a_new_epoch_and_strays_are_settled(brief: CrewRi
     done = brief.place("done")
     assert brief.buffer.client.exists(done.keys.rows(done.hex)) == 0
     brief.assert_clean()
+
+
+def test_a_reply_that_was_written_a_moment_before_the_buffer_was_lost_is_watched_again(chat: CrewRig) -> None:
+    reply(chat)
+    chat.flush("c")
+    chat.buffer.client.flushall()
+    eventually(lambda: chat.crew.sweeper.sweep().adopted == 1)
+    assert chat.buffer.client.zcard(chat.place("c").keys.open) == 1
 
 
 def test_the_walk_for_strays_goes_in_pages_and_rests_for_a_day(brief: CrewRig) -> None:
