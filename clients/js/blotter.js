@@ -299,10 +299,11 @@ export function nextStep(kind, id, known, want, limits = LIMITS) {
   if (want.parts !== undefined) {
     const have = known.parts ?? [];
     const shown = want.parts ?? [];
-    if (shown.length < have.length || (want.parts === null) !== (known.parts == null && want.parts === null)) {
+    if ((shown.length < have.length && !streams) || (want.parts === null) !== (known.parts == null && want.parts === null)) {
       fields.parts = want.parts;
       rewritten = true;
     } else {
+      // While it streams, fewer parts are an older snapshot; what was taken back goes at the end.
       const now = [...have];
       for (let index = 0; index < shown.length; index++) {
         const step = partStep(index, have[index], shown[index], growing, streams);
@@ -354,6 +355,7 @@ function partStep(index, had, part, growing, streams) {
     }
     return set(true);
   }
+  if (streams && rankOf(part) < rankOf(had) && (text === null || old?.startsWith(text))) return null; // an older one
   // Forward without a revision: a final state over an open one, a text that only grew.
   const forward = growing && rankOf(part) > rankOf(had) && (text === null || old === null || text.startsWith(old));
   return set(!forward);
@@ -2020,6 +2022,74 @@ export class Blotter extends EventTarget {
     return place;
   }
 
+  /**
+   * One message as it grows, whoever writes it: yields it as it stands, then after each change, until it is finished.
+   *
+   * By live events; where there are none, by asking every second.
+   */
+  async *followMessage(conversationId, id, { signal, pollMs = SECOND_MS } = {}) {
+    const view = await this.loadConversation(conversationId, { branches: "all", signal });
+    const find = () => view.messages.find((one) => one.id === id);
+    let message = find();
+    if (!message) throw new BlotterError(404, { title: "Not found" });
+    yield message;
+    let heard = () => {};
+    let failure = null;
+    const following = this.follow(conversationId, {
+      offset: view.version,
+      signal,
+      onEvent: (event) => {
+        foldEvent(view, event);
+        heard();
+      },
+    });
+    following.done.catch((error) => {
+      failure = error;
+      heard();
+    });
+    try {
+      while (isOpen(message) && !signal?.aborted) {
+        if (failure !== null) {
+          await new Promise((next) => this.#env.setTimeout(next, pollMs));
+          const path = `${this.#path(conversationId)}/messages/${encodeURIComponent(id)}`;
+          const now = await this.#get(path, { signal });
+          if (now.version === message.version) continue;
+          message = now;
+          yield message;
+          continue;
+        }
+        const now = find();
+        if (now === undefined) throw new BlotterError(410, { title: "Deleted" });
+        if (now !== message) {
+          message = now;
+          yield message;
+          continue;
+        }
+        await new Promise((next) => {
+          heard = next;
+          signal?.addEventListener("abort", next, { once: true });
+          if (find() !== message || failure !== null) next();
+        });
+      }
+    } finally {
+      following.close();
+    }
+  }
+
+  /** What an event says of items that were saved here. */
+  #heard(conversationId, event) {
+    if (event.type === "epoch") {
+      this.#noteEpoch(event.bufferEpoch);
+      this.#pump();
+    } else if (event.type === "stored") {
+      const id = event.kind === "conversation" ? conversationId : event.id;
+      const item = this.#items.get(`${conversationId}\n${event.kind}\n${id}`);
+      if (!item || item.dirty || item.stored || !item.acked || item.version > event.version) return;
+      item.stored = true;
+      this.#finish(item);
+    }
+  }
+
   async #follow(conversationId, place, controller, onEvent, onUpToDate) {
     let failures = 0;
     let fresh = false;
@@ -2047,7 +2117,10 @@ export class Blotter extends EventTarget {
           failures = 0;
           if (event === "data") {
             const values = JSON.parse(data);
-            for (const value of Array.isArray(values) ? values : [values]) await onEvent(value);
+            for (const value of Array.isArray(values) ? values : [values]) {
+              this.#heard(conversationId, value);
+              await onEvent(value);
+            }
           } else if (event === "control") {
             const control = JSON.parse(data);
             if (control.streamNextOffset !== undefined) place.offset = String(control.streamNextOffset);
@@ -2065,6 +2138,52 @@ export class Blotter extends EventTarget {
       await new Promise((next) => this.#env.setTimeout(next, ms));
     }
   }
+}
+
+/**
+ * Brings a view of a conversation (what `loadConversation` gives) further by one event of `follow`; changes and returns it.
+ *
+ * Items are replaced, never changed in place: a page may compare them by identity. `view.deleted`: it is gone.
+ */
+export function foldEvent(view, event) {
+  const list = LISTS[event.kind];
+  if (event.type === "item" && event.kind === "conversation") {
+    view.conversation = event.item;
+    if (event.item.deletedAt) view.deleted = true;
+  } else if (event.type === "item") {
+    const others = view[list].filter((one) => one.id !== event.item.id);
+    if (!event.item.deletedAt) {
+      const after = others.findIndex((one) => one.position > event.item.position);
+      others.splice(after < 0 ? others.length : after, 0, event.item);
+    }
+    view[list] = others;
+  } else if (event.type === "append") {
+    const index = view[list].findIndex((one) => one.id === event.id);
+    if (index < 0) return view; // never read: what is appended to it means nothing
+    const item = { ...view[list][index] };
+    if (event.part === undefined) {
+      if (event.text !== "") item.content = (item.content ?? "").slice(0, event.offset) + event.text;
+    } else {
+      const part = item.parts[event.part];
+      item.parts = item.parts.with(event.part, { ...part, text: part.text.slice(0, event.offset) + event.text });
+    }
+    Object.assign(item, event.set, { status: event.status, version: event.version, stored: false });
+    view[list] = view[list].with(index, item);
+  } else if (event.type === "stored") {
+    const mark = (item) => (item && item.version <= event.version ? { ...item, stored: true } : item);
+    if (event.kind === "conversation") view.conversation = mark(view.conversation);
+    else view[list] = view[list].map((one) => (one.id === event.id ? mark(one) : one));
+  } else if (event.type === "epoch") {
+    view.bufferEpoch = event.bufferEpoch;
+    const not = new Set(event.unstored.map((one) => `${one.kind}\n${one.id}`));
+    const census = (kind) => (item) =>
+      item.version <= event.version && !item.stored && !not.has(`${kind}\n${item.id}`) ? { ...item, stored: true } : item;
+    view.conversation = census("conversation")(view.conversation);
+    for (const kind of Object.keys(LISTS)) view[LISTS[kind]] = view[LISTS[kind]].map(census(kind));
+  }
+  if (event.version > (view.version ?? 0) && !event.partial) view.version = event.version;
+  view.inFlight = view.messages.some(isOpen) || view.toolResults.some(isOpen);
+  return view;
 }
 
 /** The `sub` of a JWT, unchecked: it only keeps one person's outbox from another's. */
