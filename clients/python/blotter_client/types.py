@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Any, Final, Literal, TypeAlias, TypedDict
 
 Status: TypeAlias = Literal["pending", "streaming", "complete", "interrupted", "error"]
 Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
@@ -17,6 +17,8 @@ ToolState: TypeAlias = Literal[
     "output-error",
     "output-denied",
 ]
+#: States after which a tool says nothing more.
+FINAL_STATES: Final = frozenset({"output-available", "output-error", "output-denied"})
 #: Any JSON value.
 Json: TypeAlias = Any
 JsonObject: TypeAlias = Mapping[str, Any]

@@ -1,0 +1,209 @@
+"""`blotter import`: chat files through the HTTP API, as a streaming writer would send them; then read back and compared."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from web.cli.errors import CannotRun
+from web.cli.options import context, data_option
+
+if TYPE_CHECKING:
+    from blotter_client import Blotter
+
+    from web.cli.importing.files import Chat
+    from web.cli.importing.verify import Mismatch
+
+TOKEN_TTL_S = 3600
+#: Errors and mismatches shown one by one; the rest are counted.
+SHOWN = 10
+
+
+class Import:
+    """One import: what is sent, what came of it. Threads share it."""
+
+    def __init__(self, blotter: Blotter, chats: list[Chat], rate: float | None, quiet: bool) -> None:
+        from tqdm import tqdm
+
+        self.blotter = blotter
+        self.chats = chats
+        self.rate = rate
+        self.stop = threading.Event()
+        self.counts: Counter[str] = Counter()
+        self.errors: dict[str, str] = {}
+        self.mismatches: list[Mismatch] = []
+        total = sum(chat.characters for chat in chats)
+        disable = True if quiet else None  # None: only where a terminal watches
+        self.bar = tqdm(total=total, unit="char", unit_scale=True, file=sys.stderr, disable=disable)
+        self._lock = threading.Lock()
+
+    def send(self, chat: Chat) -> None:
+        """Send one chat; what goes wrong is noted."""
+        from blotter_client import BlotterError
+
+        from web.cli.importing.replay import Stopped, Throttle, send
+
+        try:
+            send(self.blotter, chat, Throttle(self.rate, self.stop), self._message_sent)
+            with self._lock:
+                self.counts["conversations"] += 1
+        except BlotterError as error:
+            with self._lock:
+                self.errors[chat.id] = f"{chat.place}: {type(error).__name__}: {error}"
+        except Stopped:
+            return
+
+    def verify(self, chat: Chat) -> None:
+        """Read one chat back and compare."""
+        from blotter_client import BlotterError
+
+        from web.cli.importing.verify import differences, read
+
+        try:
+            found = differences(chat, read(self.blotter, chat.id))
+        except BlotterError as error:
+            with self._lock:
+                self.errors[chat.id] = f"{chat.place}: reading back: {type(error).__name__}: {error}"
+            return
+        with self._lock:
+            self.counts["verified"] += not found
+            self.mismatches += found
+
+    def each(self, work: Callable[[Chat], None], chats: list[Chat], concurrency: int) -> None:
+        """``work`` on all of them, so many at once. Ctrl-C stops after the request at hand."""
+        with ThreadPoolExecutor(concurrency, thread_name_prefix="import") as pool:
+            try:
+                for future in [pool.submit(work, chat) for chat in chats]:
+                    future.result()
+            except BaseException:
+                self.stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _message_sent(self, message: Any) -> None:
+        with self._lock:
+            self.counts["messages"] += 1
+            self.counts["tool_results"] += len(message.results)
+            self.counts["characters"] += message.characters
+            self.bar.update(message.characters)
+            self.bar.set_postfix(
+                conversations=self.counts["conversations"], messages=self.counts["messages"], refresh=False
+            )
+
+
+@click.command()
+@click.argument(
+    "files",
+    nargs=-1,
+    required=True,
+    metavar="FILE...",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.option("--owner", required=True, help="Whose conversations they become.")
+@click.option("--url", help="Address of the API. Default: the running Blotter's.")
+@click.option(
+    "--rate",
+    type=click.FloatRange(min=1),
+    help="Characters a second of each conversation. Default: no limit.",
+)
+@click.option(
+    "--concurrency", type=click.IntRange(1, 64), default=4, show_default=True, help="Conversations at once."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Only the first N conversations.")
+@click.option(
+    "--verify/--no-verify", default=True, show_default=True, help="Read everything back and compare."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@data_option
+def command(
+    files: tuple[Path, ...],
+    owner: str,
+    url: str | None,
+    rate: float | None,
+    concurrency: int,
+    limit: int | None,
+    verify: bool,
+    as_json: bool,
+    data: Path | None,
+) -> None:
+    """Send chat files through the HTTP API as a streaming writer would, then read them back.
+
+    FILE holds OpenAI-style message lists, {"messages": …} or {"traj": …} objects, or AI SDK UIMessage lists: one or many,
+    as JSON or JSON lines, gzipped or not. The same file twice changes nothing.
+    """
+    from blotter_client import Blotter
+
+    from web.cli.importing.files import read
+    from web.cli.token import mint
+
+    environ = context(data, "BLOTTER_JWT_SECRET_FILE", "BLOTTER_JWT_SECRET")
+    address = url or environ.get("BASE_URL")
+    if not address:
+        raise CannotRun("no address: name one with --url, or start a Blotter with `blotter up`")
+    if not owner.strip():
+        raise click.BadParameter("must not be empty", param_hint="--owner")
+    chats = list(islice(read(files), limit))
+
+    def token() -> str:
+        return mint(owner, (), TOKEN_TTL_S, int(time.time()), environ)
+
+    began_s = time.monotonic()
+    with Blotter(address, token, connections=concurrency * 2) as blotter:
+        run = Import(blotter, chats, rate, as_json)
+        with run.bar:
+            run.each(run.send, chats, concurrency)
+        sent_s = time.monotonic() - began_s
+        if verify:
+            run.each(run.verify, [chat for chat in chats if chat.id not in run.errors], concurrency)
+        report = _report(run, address, owner, sent_s, time.monotonic() - began_s - sent_s, verify)
+    if as_json:
+        click.echo(json.dumps(report, ensure_ascii=False, indent=2))
+    else:
+        _say(run, report)
+    if run.errors or run.mismatches:
+        raise SystemExit(1)
+
+
+def _report(
+    run: Import, url: str, owner: str, sent_s: float, verify_s: float, verify: bool
+) -> dict[str, Any]:
+    return {
+        "url": url,
+        "owner": owner,
+        "conversations": run.counts["conversations"],
+        "messages": run.counts["messages"],
+        "toolResults": run.counts["tool_results"],
+        "characters": run.counts["characters"],
+        "requests": run.blotter.requests,
+        "seconds": round(sent_s, 3),
+        "verified": run.counts["verified"] if verify else None,
+        "verifySeconds": round(verify_s, 3) if verify else None,
+        "errors": [{"conversation": name, "error": error} for name, error in run.errors.items()],
+        "mismatches": [vars(mismatch) for mismatch in run.mismatches],
+    }
+
+
+def _say(run: Import, report: Mapping[str, Any]) -> None:
+    for error in list(run.errors.values())[:SHOWN]:
+        click.echo(f"not sent: {error}", err=True)
+    for mismatch in run.mismatches[:SHOWN]:
+        click.echo(f"differs: {mismatch}", err=True)
+    hidden = max(0, len(run.errors) - SHOWN) + max(0, len(run.mismatches) - SHOWN)
+    if hidden:
+        click.echo(f"… and {hidden} more (all of them with --json)", err=True)
+    verified = "" if report["verified"] is None else f", {report['verified']} verified identical"
+    click.echo(
+        f"{report['conversations']} of {len(run.chats)} conversations, {report['messages']} messages, "
+        f"{report['toolResults']} tool results, {report['characters']} characters in {report['seconds']:.1f} s"
+        f"{verified}; {len(run.errors)} errors, {len(run.mismatches)} differences"
+    )
