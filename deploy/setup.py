@@ -1,4 +1,4 @@
-"""Makes the virtual environment .venv: a fitting Python, the locked dependencies, Blotter itself (editable).
+"""Makes the virtual environment .venv: a fitting Python, the locked dependencies, Blotter and its client (editable).
 
     python3 deploy/setup.py            what `make setup` calls; returns at once when nothing has changed
     python3 deploy/setup.py --lock     writes requirements.lock anew (further arguments go to `uv pip compile`)
@@ -29,6 +29,8 @@ VENV = os.path.join(ROOT, ".venv")
 STAMP = os.path.join(VENV, ".stamp")
 LOCK = os.path.join(ROOT, "requirements.lock")
 BUILD = os.path.join(ROOT, "build")
+# `blotter import` writes through the client that LLM backends use.
+CLIENT = os.path.join(ROOT, "clients", "python")
 
 PROBE = "import sys; print('%d.%d' % sys.version_info[:2]); import ensurepip, venv, ssl"
 
@@ -123,7 +125,8 @@ def find_python():
 def stamp_of(version):
     """What .venv was made of, as text; the first two lines are the Python version and the place."""
     digest = hashlib.sha256()
-    for path in (LOCK, os.path.join(ROOT, "pyproject.toml"), os.path.abspath(__file__)):
+    projects = [os.path.join(folder, "pyproject.toml") for folder in (ROOT, CLIENT)]
+    for path in [LOCK, os.path.abspath(__file__)] + projects:
         digest.update(hashlib.sha256(read(path)).digest())
     return "%s\n%s\n%s\n" % (version, place(), digest.hexdigest())
 
@@ -200,7 +203,8 @@ def install():
     say("installing the locked dependencies")
     run(python, "-m", "pip", "install", "--quiet", "--require-hashes", "--requirement", requirements())
     # Without dependencies (they are there) and without isolation (setuptools is locked too): nothing else comes in.
-    run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", ROOT)
+    for folder in (ROOT, CLIENT):
+        run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", folder)
     with open(STAMP, "wb") as file:
         file.write(stamp_of(version).encode("ascii"))
     say("done")

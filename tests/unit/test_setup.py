@@ -130,18 +130,20 @@ def test_it_does_what_a_change_asks_for_and_nothing_when_nothing_changed(
     install = setup["install"]
 
     install()
-    assert steps == ["venv", "--requirement", "--editable"]
+    assert steps == ["venv", "--requirement", "--editable", "--editable"]
     steps.clear()
     install()
     assert steps == []
     lock.write_text("a==2")
     install()
-    assert steps == ["--requirement", "--editable"]
+    assert steps == ["--requirement", "--editable", "--editable"]
     steps.clear()
     module["ROOT"] = str(tmp_path)
     install()
-    assert steps == ["venv", "--requirement", "--editable"], "a moved checkout carries the old path everywhere"
+    assert steps == ["venv", "--requirement", "--editable", "--editable"], (
+        "a moved checkout carries the old path everywhere"
+    )
     steps.clear()
     (tmp_path / ".venv" / "bin" / "python").unlink()
     install()
-    assert steps == ["venv", "--requirement", "--editable"]
+    assert steps == ["venv", "--requirement", "--editable", "--editable"]
