@@ -18,6 +18,7 @@ from web.cli.errors import CannotRun
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType({
     "up": ("web.cli.up", "Run Blotter on this machine: servers, web, worker, beat."),
     "token": ("web.cli.token", "Print a bearer token."),
+    "import": ("web.cli.import_", "Send chat files as a streaming writer would, and read them back."),
     "db": ("web.cli.db", "Bring the database's schema up to date, or check it."),
 })  # fmt: skip
 
