@@ -208,6 +208,25 @@ def test_an_open_reply_is_not_due_before_its_interval(buffer_url: str, database_
         assert chat.due() == ["m/m1"]
 
 
+def test_an_open_reply_that_grew_during_its_commit_waits_for_its_next_interval(
+    buffer_url: str, database_url: str
+) -> None:
+    with crew_rig(buffer_url, database_url, BLOTTER_STREAM_FLUSH_SECONDS="5") as chat:
+        chat.save("c", c.put("m", "m1", {"role": "assistant", "content": "a"}, status="streaming"))
+        place = chat.place("c")
+        chat.crew.partitions.pull(place.keys)
+
+        def grow(step: str) -> None:
+            failpoints.disarm("flush.4")
+            chat.save("c", c.Append("m", "m1", 1, "b", 1))
+
+        failpoints.arm("flush.4", grow)
+        assert chat.flush_once().batches == 1
+        assert chat.stored_texts() == {"m1": "a"}
+        due_ms = chat.buffer.client.zscore(place.keys.due, f"{place.hex}/m/m1")
+        assert due_ms - chat.crew.partitions.now_ms() > 5_000
+
+
 def test_a_long_reply_costs_postgres_a_few_writes(buffer_url: str, database_url: str) -> None:
     """Sixty appends over 1.5 s, the first interval 50 ms: doubling makes about five writes, not sixty, not thirty."""
     written: list[int] = []
