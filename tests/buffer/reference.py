@@ -60,7 +60,8 @@ class Item:
         """What the sweep did is undone first."""
         if self.settled_from is not None:
             self.status, self.settled_from = self.settled_from, None
-            self.row.pop("status_reason", None)
+            if self.row.get("status_reason") == "stale":
+                del self.row["status_reason"]
 
 
 def unite(links: list[str], more: Sequence[str] | None) -> None:
@@ -99,7 +100,7 @@ class Conversation:
         item = self.items[kind, item_id]
         if item.status in OPEN and not item.deleted:
             item.settled_from, item.status = item.status, "interrupted"
-            item.row["status_reason"] = "stale"
+            item.row.setdefault("status_reason", "stale")
 
     # ------------------------------------------------------------------ whole saves
     def _put(self, command: Put, item: Item | None) -> tuple[str, Item | None]:
@@ -149,6 +150,8 @@ class Conversation:
         after = copy.deepcopy(item) if item is not None else Item()
         if item is None and command.k == "m":
             after.row["role"] = "assistant"
+        if item is None and command.k == "t":
+            after.row["tool_call_id"] = command.id
         status = command.st
         if item is None:
             status = status or ("streaming" if rank is not None and rank < FINAL else "complete")
@@ -165,7 +168,8 @@ class Conversation:
         after.status = status
         for name, value in command.row.items():
             if value is False:
-                after.row.pop(name, None)
+                if item is not None:
+                    after.row.pop(name, None)
             else:
                 after.row[name] = value
         for name, text in command.body.items():

@@ -59,7 +59,7 @@ def by_id(snapshot: Snapshot) -> dict[str, Any]:
 
 
 @given(snapshot=snapshots())
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_what_is_adopted_comes_back_equal(quick_buffer: Buffer, snapshot: Snapshot) -> None:
     chat = Chat(quick_buffer, "owner", f"chat{next(_numbers)}", checked=False)
     base = of_chat(chat, snapshot)

@@ -113,7 +113,9 @@ def test_the_journal_is_replayed_by_the_ordinary_rules(away: Chat) -> None:
     now = away.views()
     for out in told:
         assert now[f"{out.kind}/{out.id}"].row.v >= out.version
-    assert away.buffer.client.keys(f"*{away.place.hex}*") == away.buffer.client.keys(f"*:[cb]:{away.place.hex}")
+    assert away.buffer.client.keys(f"*{away.place.hex}*") == away.buffer.client.keys(
+        f"*:[cb]:{away.place.hex}"
+    )
     away.flush()
     assert away.store.rows["m/m1"].content == "newer"  # type: ignore[union-attr]
 
@@ -129,7 +131,9 @@ def test_the_journal_is_replayed_by_the_ordinary_rules(away: Chat) -> None:
         Delete("m", "m3"),
     ],
 )
-def test_a_save_that_changes_nothing_after_all_still_leaves_no_lower_version(away: Chat, command: Command) -> None:
+def test_a_save_that_changes_nothing_after_all_still_leaves_no_lower_version(
+    away: Chat, command: Command
+) -> None:
     reply = away.send(command, mode="blind")
     before = away.store.snapshot()
     replay(away)

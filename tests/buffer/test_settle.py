@@ -189,3 +189,21 @@ def test_settling_rings_once(chat: Chat) -> None:
     assert chat.buffer.settle(chat.place.keys, chat.place.hex, ["m/m1"]) == (1, True)
     assert chat.buffer.settle(chat.place.keys, chat.place.hex, ["m/m2"]) == (1, False)
     assert chat.buffer.settle(chat.place.keys, chat.place.hex, ["m/m2"]) == (0, False)
+
+
+def test_a_reason_given_by_a_client_survives_settling(chat: Chat) -> None:
+    chat.put("m", "m1", st="streaming", content="a", status_reason="thinking", rev=1)
+    chat.settle_stale("m/m1")
+    assert chat.message("m1").status_reason == "thinking"
+    assert (
+        chat.put("m", "m1", st="streaming", content="a", status_reason="thinking", rev=1).outcome
+        == "accepted"
+    )
+    assert (chat.message("m1").status, chat.message("m1").status_reason) == ("streaming", "thinking")
+
+
+def test_the_sweeps_reason_is_no_field_of_the_clients(chat: Chat) -> None:
+    chat.put("m", "m1", st="streaming", content="a", rev=1)
+    chat.settle_stale("m/m1")
+    assert chat.put("m", "m1", status_reason=None, rev=1).outcome == "accepted"
+    assert chat.message("m1").status == "streaming"

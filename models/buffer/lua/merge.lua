@@ -21,7 +21,7 @@ local function status_of(r) return r.sf or r.st end
 local function set_status(name, r, st)
   if r.sf then
     r.sf = nil
-    if r.f then r.f.status_reason = nil; r.f = some(r.f) end
+    if r.f and r.f.status_reason == 'stale' then r.f.status_reason = nil; r.f = some(r.f) end
   end
   r.st = st
   if TERMINAL[st] then fold_all(name, r) end
@@ -187,6 +187,7 @@ local function apply_put(cmd)
   local fields, bodies, parts, surplus, growth = {}, {}, {}, 0, 0
   for field, value in pairs(cmd.row or {}) do
     local old = r and r.f and r.f[field]
+    if field == 'status_reason' and r and r.sf and old == 'stale' then old = nil end -- the sweep's, not a client's
     if (value or nil) ~= (old or nil) then fields[field] = value end
   end
   for field, value in pairs(cmd.body or {}) do

@@ -24,7 +24,7 @@ for _, name in ipairs(req.names) do
     fold_all(name, r)
     r.sf, r.st = r.st, 'interrupted'
     r.f = r.f or {}
-    r.f.status_reason = 'stale'
+    r.f.status_reason = r.f.status_reason or 'stale' -- a client's own stays: it was acknowledged
     r.v, r.u = stamp(), NOW
     schedule_open(name, r)
     mark(name, r, NOW)
