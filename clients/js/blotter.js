@@ -639,6 +639,7 @@ class Item {
     this.lost = false;
     this.alone = false; // not together with others: one bad item would spoil the sync
     this.failed = null;
+    this.adopted = false; // taken over from the outbox
     this.rows = new Set();
     this.journalAt = null;
     this.state = null;
@@ -680,7 +681,7 @@ export class Blotter extends EventTarget {
   #account;
   #items = new Map();
   #active = new Set();
-  #conversations = new Map(); // id -> {notBefore, failures, confirming}
+  #conversations = new Map(); // id -> {notBefore, failures, confirming, behind: older rows still in the outbox}
   #waiters = new Map();
   #watches = new Map();
   #flights = 0;
@@ -699,6 +700,8 @@ export class Blotter extends EventTarget {
   #guarding = false;
   #replaying = null;
   #away = false;
+  #holding = false;
+  #more = false; // rows wait in the outbox for room in memory
 
   constructor(options = {}) {
     super();
@@ -800,29 +803,36 @@ export class Blotter extends EventTarget {
    */
   async syncConversationState(conversationId, state = undefined, { full = false } = {}) {
     const saves = [];
-    if (state?.conversation) saves.push(this.updateConversation(conversationId, state.conversation));
-    for (const message of state?.messages ?? []) saves.push(this.saveOrUpdateMessage(conversationId, message));
-    for (const result of state?.toolResults ?? []) saves.push(this.saveToolResult(conversationId, result));
-    for (const artifact of state?.artifacts ?? []) saves.push(this.saveArtifact(conversationId, artifact));
-    if (full) {
-      for (const item of this.#items.values()) {
-        if (item.conversationId !== conversationId || item.failed || (item.want ?? item.known) === null) continue;
-        item.want ??= item.known;
-        if (item.want.deleted) continue;
-        if (!item.dirty) item.resends = true;
-        item.known = null;
-        item.stored = false;
-        this.#touch(item, 0);
+    this.#holding = true; // all of it in one request
+    try {
+      if (state?.conversation) saves.push(this.updateConversation(conversationId, state.conversation));
+      for (const message of state?.messages ?? []) saves.push(this.saveOrUpdateMessage(conversationId, message));
+      for (const result of state?.toolResults ?? []) saves.push(this.saveToolResult(conversationId, result));
+      for (const artifact of state?.artifacts ?? []) saves.push(this.saveArtifact(conversationId, artifact));
+      if (full) this.#unlearn(conversationId);
+      for (const item of this.#active) {
+        if (item.conversationId !== conversationId || !item.dirty) continue;
+        item.dueAt = this.#env.now();
         saves.push(this.#promise(item));
       }
-    }
-    for (const item of this.#active) {
-      if (item.conversationId !== conversationId || !item.dirty) continue;
-      item.dueAt = this.#env.now();
-      if (!full) saves.push(this.#promise(item));
+    } finally {
+      this.#holding = false;
     }
     this.#pump();
     return Promise.all(saves);
+  }
+
+  /** Makes everything of a conversation go out again. */
+  #unlearn(conversationId) {
+    for (const item of this.#items.values()) {
+      if (item.conversationId !== conversationId || item.failed || (item.want ?? item.known) === null) continue;
+      item.want ??= item.known;
+      if (item.want.deleted) continue;
+      if (!item.dirty) item.resends = true;
+      item.known = null;
+      item.stored = false;
+      this.#touch(item, 0);
+    }
   }
 
   // ------------------------------------------------------------------------------------------------ conversations
@@ -960,7 +970,7 @@ export class Blotter extends EventTarget {
       item = new Item(kind, conversationId, id);
       this.#items.set(key, item);
       if (!this.#conversations.has(conversationId)) {
-        this.#conversations.set(conversationId, { notBefore: 0, failures: 0, confirming: false });
+        this.#conversations.set(conversationId, { notBefore: 0, failures: 0, confirming: false, behind: 0 });
       }
     }
     return item;
@@ -1081,7 +1091,7 @@ export class Blotter extends EventTarget {
 
   /** Sends what is due, as far as the server, the order of creation and the number of requests allow. */
   #pump() {
-    if (this.#disposed) return;
+    if (this.#disposed || this.#holding) return;
     const now = this.#env.now();
     if (now >= this.#autosaveAt) this.#autosave(now);
     this.#wake(this.#autosaveAt);
@@ -1108,6 +1118,7 @@ export class Blotter extends EventTarget {
         continue;
       }
       if (item.known === null && item.kind !== "conversation" && !item.want?.deleted) {
+        if (this.#conversations.get(item.conversationId).behind > 0 && !item.adopted) continue; // older ones first
         const list = fresh.get(item.conversationId) ?? [];
         list.push(item);
         fresh.set(item.conversationId, list);
@@ -1282,6 +1293,7 @@ export class Blotter extends EventTarget {
     }
     this.#state(item);
     this.#answerWaiters(item);
+    if (this.#more && this.#gateFailures === 0 && this.#adoptedChars() === 0) this.replay();
   }
 
   /** It is in Postgres: nothing more to keep here. */
@@ -1692,6 +1704,8 @@ export class Blotter extends EventTarget {
       this.#active.delete(item);
       item.rows.clear();
       this.#items.delete(item.key);
+      this.#conversations.get(item.conversationId).behind++;
+      this.#more = true;
     }
   }
 
@@ -1710,23 +1724,35 @@ export class Blotter extends EventTarget {
     const rows = await this.#outbox.rows(account);
     const dead = await this.#tab.dead(new Set(rows.map((row) => row.tab)));
     const keys = [];
-    let chars = [...this.#active].reduce((sum, item) => sum + (item.dirty && item.want ? sizeOf(item.want) : 0), 0);
+    let chars = this.#adoptedChars();
+    const left = new Map();
     for (const row of rows) {
       if (!dead.has(row.tab) || row.failed) continue;
       chars += sizeOf(row.want);
-      if (keys.length && chars > this.#limits.memoryChars / 2) break; // the rest later
-      keys.push(row.key);
+      // What does not fit into memory comes later; nothing newer of its conversation is created before it.
+      if (keys.length && chars > this.#limits.memoryChars / 2) left.set(row.conversationId, (left.get(row.conversationId) ?? 0) + 1);
+      else keys.push(row.key);
     }
     const claimed = await this.#outbox.claim(keys, dead, this.#tab.id);
     if (this.#disposed) return;
+    for (const [id, conversation] of this.#conversations) conversation.behind = left.get(id) ?? 0;
+    this.#more = left.size > 0;
     for (const row of claimed.sort((one, other) => one.at - other.at || one.order - other.order)) this.#adopt(row);
     this.#pump();
+  }
+
+  /** Characters of what was taken over and is still on its way. */
+  #adoptedChars() {
+    let chars = 0;
+    for (const item of this.#active) if (item.adopted && item.dirty && item.want) chars += sizeOf(item.want);
+    return chars;
   }
 
   /** Goes on with an item of a page that is gone. */
   #adopt(row) {
     const item = this.#item(row.kind, row.conversationId, row.id);
     item.rows.add(row.key);
+    item.adopted = true;
     if (item.want !== null && (item.dirty || item.open)) {
       // This page has said something newer: theirs counts only where it has not.
       if (item.want.deleted || row.want.deleted || row.mode !== "edit") return;
