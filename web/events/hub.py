@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import signal
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -83,13 +84,17 @@ class Hub:
         self._hints.start()
         self._spawn(self._tick())
 
-    async def stop(self) -> None:
-        """End all readers; each was told where to go on."""
+    def end_readers(self) -> None:
+        """End all readers, and let no more in; each was told where to go on."""
         self.closing = True
-        if self._hints is not None:
-            self._hints.close()
         for watched in self._watched.values():
             watched.watcher.end()
+
+    async def stop(self) -> None:
+        """End everything."""
+        self.end_readers()
+        if self._hints is not None:
+            self._hints.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -193,9 +198,23 @@ class Hub:
         """With some spread, or all that came together would look together for ever."""
         return self._settings.events_poll_seconds * random.uniform(0.8, 1.2)  # noqa: S311 (spread, no secret)
 
+    def _heed_signals(self) -> None:
+        """Granian ends an application only when its last answer is complete, and a stream is not complete by itself.
+
+        Its own handler is the loop's, which is woken by descriptor; what stands here runs before that, not instead.
+        """
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                if signal.getsignal(number) != self._asked_to_end:
+                    signal.signal(number, self._asked_to_end)
+
+    def _asked_to_end(self, number: int, frame: object) -> None:
+        self._loop.call_soon_threadsafe(self.end_readers)
+
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_S)
+            self._heed_signals()
             now = self._loop.time()
             for uid, watched in list(self._watched.items()):
                 if watched.users == 0 and now - watched.quiet_since > LINGER_S and not watched.running:

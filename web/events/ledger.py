@@ -134,7 +134,12 @@ class Ledger:
         record = change.item.record
         fields = _fields(change)
         common: Event = {"type": "append", "kind": NAMES[kind], "id": record.id}
-        changed = {name: value for name, value in fields.items() if known.fields.get(name) != value}
+        # Whether readers have it as stored is not remembered here: commits and checkpoints tell that too.
+        changed = {
+            name: value
+            for name, value in fields.items()
+            if name == "stored" or known.fields.get(name) != value
+        }
         lengths = dict(known.lengths)
         events = []
         for ref, text in grown.items() or {_last(lengths): ""}.items():

@@ -27,8 +27,6 @@ log = logging.getLogger("blotter.events")
 #: Past batches kept, so that a reader that was away for a moment goes on with deltas.
 RING_BATCHES: Final = 256
 RING_BYTES: Final = 256 * 1024
-#: Uncommitted rows asked about with every step; more are only asked about when a commit was hinted at.
-_AWAITED: Final = 16
 #: A version no conversation reaches: nothing lies above it.
 _NO_SINCE: Final = 2**53
 
@@ -68,7 +66,6 @@ class Watcher:
         # What hints told since the last read: how far they reach without a gap, and the rows they name.
         self._reach = 0
         self._names: set[str] | None = set()
-        self._commits = False
         self._turn = 0
 
     @property
@@ -79,7 +76,7 @@ class Watcher:
     def hint(self, hint: Hint) -> None:
         """Note what the next read has to look at."""
         if not hint.names:
-            self._commits = True
+            # A commit, or more rows than a hint names.
             if hint.version > self._reach:
                 self._names = None
         elif self._names is not None:
@@ -210,19 +207,18 @@ class Watcher:
         return changes.more
 
     def _question(self, ledger: Ledger) -> Question:
-        names, commits = self._names, self._commits
+        names = self._names
         self._turn += 1
         reach = max(self._reach, ledger.version)
-        self._names, self._commits, self._reach = set(), False, reach
+        self._names, self._reach = set(), reach
         blind = ledger is self._blind
-        awaited = ledger.unstored if commits or len(ledger.unstored) <= _AWAITED else {}
         request = FollowRequest(
             place=self.place,
             since=ledger.version,
             at=reach,
             names=None if names is None or blind else tuple(names),
             known={} if blind else ledger.known(),
-            awaited=awaited,
+            awaited=dict(ledger.unstored),
             epoch=ledger.epoch,
         )
         return Question(request, cold=-1 if blind else self._cold)
@@ -260,7 +256,7 @@ class Watcher:
 
     def _restart_hints(self) -> None:
         assert self._ledger is not None
-        self._reach, self._names, self._commits = self._ledger.version, None, True
+        self._reach, self._names = self._ledger.version, None
 
     # ------------------------------------------------------------------ Postgres away, and the conversation was cold
     def _take_partial(self, changes: Changes) -> None:
