@@ -7,6 +7,7 @@ Nothing connects while the application is made: servers fork or spawn after that
 
 from __future__ import annotations
 
+import importlib
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,10 @@ def create_app(settings: Settings | None = None, pipeline: Pipeline | None = Non
     app = Flask("web", static_folder="static", static_url_path="/static")
     app.url_map.merge_slashes = False
     log = observe.logger(settings.log_level)
+    if pipeline is None:
+        # Imported here, not by the first request: Celery and SQLAlchemy take a second.
+        importlib.import_module("models.pipeline.doorbell")
+        importlib.import_module("models.pipeline.service")
     connect = (lambda: pipeline) if pipeline is not None else _once(lambda: _connect(settings))
     context = Context(settings, connect)
     for operation in (*OPERATIONS, document_view()):
@@ -48,7 +53,6 @@ def create_app(settings: Settings | None = None, pipeline: Pipeline | None = Non
 
 
 def _connect(settings: Settings) -> Pipeline:
-    # Celery takes half a second to import: not before somebody saves.
     from models.pipeline.doorbell import Doorbell
     from models.pipeline.service import Pipeline
 
