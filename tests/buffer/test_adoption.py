@@ -1,5 +1,6 @@
 """Adoption: what Postgres holds becomes hot exactly as it was; guarded by the epoch; merged by version where the buffer
-may have been rolled back."""
+may have been rolled back.
+"""
 
 from __future__ import annotations
 

@@ -81,11 +81,23 @@ def test_lengths_are_exact_far_into_long_text_of_all_widths(chat: Chat) -> None:
     text = MIXED * 3000
     units = 8 * 3000
     chat.put("m", "m1", st="streaming", content=text)
-    for offset in (0, 1, 3, 8 * 1499 + 3, units - 2, units - 3):
+    for offset in (
+        0,
+        1,
+        3,
+        8 * 1499 + 3,
+        units - 2,
+        units - 3,
+        units - 8,
+        units - 5,
+        units - 800,
+        units - 799,
+    ):
         rest = text.encode("utf-16-le")[offset * 2 :].decode("utf-16-le")
         out = chat.append("m1", offset, rest)
         assert (out.outcome, out.length) == ("duplicate", units)
-    assert chat.append("m1", 8 * 1499 + 2, "x").outcome == "surrogate-split"
+    for offset in (8 * 1499 + 2, units - 1, units - 6, units - 798):
+        assert chat.append("m1", offset, "x").outcome == "surrogate-split"
 
 
 def test_an_append_to_what_is_not_there_is_not_found(chat: Chat) -> None:

@@ -1,5 +1,6 @@
 """Random histories: the scripts against the reference model, in step, recounted after every step; and growing texts
-against Python's own strings."""
+against Python's own strings.
+"""
 
 from __future__ import annotations
 

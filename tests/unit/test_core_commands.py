@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import orjson
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
 
 from models.core.commands import (
     RANK_FINAL,

@@ -131,6 +131,24 @@ local function prefix_bytes(s, u)
   return lo - 1
 end
 
+-- The same, u units in all: from the end where that is near. Overlaps are short, texts are long.
+local function split_at(s, offset, u)
+  local rest = u - offset
+  if rest * 4 > offset then return prefix_bytes(s, offset) end
+  local at = #s
+  while rest > 0 do
+    local b = string.byte(s, at)
+    while b > 127 and b < 192 do
+      at = at - 1
+      b = string.byte(s, at)
+    end
+    rest = rest - (b >= 240 and 2 or 1)
+    at = at - 1
+  end
+  if rest < 0 then return nil end
+  return at
+end
+
 -- ------------------------------------------------------------------ growing texts
 local function text_field(name, ref)
   if ref == 'c' then return name .. '/content' end

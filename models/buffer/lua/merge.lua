@@ -408,7 +408,7 @@ local function apply_append(cmd)
   local text, added = cmd.text, cmd.units
   if cmd.offset < length then
     local stored = text_of(name, r, ref)
-    local from = prefix_bytes(stored, cmd.offset)
+    local from = split_at(stored, cmd.offset, length)
     if not from then return outcome(cmd, 'surrogate-split', r, { n = length }) end
     local overlap = math.min(length - cmd.offset, cmd.units)
     local skip = prefix_bytes(text, overlap)
