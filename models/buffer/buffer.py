@@ -221,6 +221,14 @@ class Buffer:
             fresh = epoch
         return epoch
 
+    def laid_out(self) -> int | None:
+        """The number of partitions the buffer was laid out with; None where it is empty. Raises BufferUnavailable."""
+        try:
+            found = self.client.hget(self.partitions[0].meta, "n")
+        except RedisError as error:
+            raise translate(error) from error
+        return None if found is None else int(found)
+
     # ------------------------------------------------------------------ save
     def save(
         self,
@@ -330,6 +338,14 @@ class Buffer:
         except RedisError as error:
             raise translate(error) from error
         return {UUID(hex=uid.decode()): int(score) for uid, score in raw}
+
+    def listed_at(self, place: Place) -> int | None:
+        """The version at which the conversation stands on its owner's index; None where it does not."""
+        try:
+            found = self.client.zscore(owner_index(owner_tag(place.owner)), place.hex)
+        except RedisError as error:
+            raise translate(error) from error
+        return None if found is None else int(found)
 
     def conversation_rows(self, uids: Sequence[UUID]) -> dict[UUID, ConversationRow]:
         """The conversations' own rows as the buffer has them (hot, else blind); absent where it has none."""

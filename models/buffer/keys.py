@@ -39,6 +39,7 @@ blotter:chores           hash   how far the daily chores have come: cursor and e
 
 from __future__ import annotations
 
+import re
 from typing import Final
 from uuid import UUID
 
@@ -125,6 +126,17 @@ def owner_index(owner_tag: str) -> str:
 def ref(uid: UUID, kind: str, item_id: str) -> str:
     """A member of ``due``, ``open`` and ``dead``: the item's name within its partition."""
     return f"{uid.hex}/{kind}/{item_id}"
+
+
+#: Matches the keys that hold a conversation, hot, blind or journaled (`conversation_of` tells them from others).
+CONVERSATIONS: Final = f"{PREFIX}:{{p*}}:*:*"
+_CONVERSATION = re.compile(rf"{PREFIX}:\{{p(\d+)\}}:(?:c|b|j|ic|ib):([0-9a-f]{{32}})")
+
+
+def conversation_of(key: str) -> tuple[int, str] | None:
+    """(partition, uid hex) of a key that holds a conversation; None for any other."""
+    found = _CONVERSATION.fullmatch(key)
+    return None if found is None else (int(found[1]), found[2])
 
 
 def split_ref(text: str) -> tuple[str, str, str]:

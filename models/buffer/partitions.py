@@ -13,6 +13,7 @@ import msgspec
 from redis.exceptions import RedisError
 
 from models.buffer import keys as names
+from models.buffer.audit import Audit, decode as decode_audit
 from models.buffer.buffer import BELL_MS, Buffer, Place
 from models.buffer.codec import Header, Row
 from models.buffer.keys import PartitionKeys
@@ -23,6 +24,7 @@ TRIAL_MS: Final = 86_400_000
 #: Entries of `due` made due in one script.
 PULL_ENTRIES: Final = 1_000
 
+_encode = msgspec.msgpack.Encoder().encode
 _decode_header = msgspec.msgpack.Decoder(Header).decode
 _decode_row = msgspec.msgpack.Decoder(Row).decode
 
@@ -186,10 +188,71 @@ class Partitions:
         following, found = self._do("HSCAN", keys.dead, cursor, "COUNT", most)
         return int(following), [DeadLetter(ref.decode(), why.decode()) for ref, why in found.items()]
 
+    def dead_of(self, keys: PartitionKeys, uid: str) -> list[str]:
+        """The dead letters of one conversation."""
+        found = self._client.hscan_iter(keys.dead, match=f"{uid}/*", count=1_000)
+        try:
+            return sorted({ref.decode() for ref, _ in found})
+        except RedisError as error:
+            raise translate(error) from error
+
     def why_dead(self, keys: PartitionKeys, ref: str) -> str | None:
         """Why a row was buried; None where it is no dead letter."""
         raw = self._do("HGET", keys.dead, ref)
         return None if raw is None else raw.decode()
+
+    # ------------------------------------------------------------------ for verify
+    def conversations(self) -> dict[int, dict[str, set[str]]]:
+        """Partition -> uid -> names (K/I) that its indexes hold: every conversation the buffer knows of, by its keys or
+        only by an index. What comes or goes meanwhile may be in it or not.
+        """
+        found: dict[int, dict[str, set[str]]] = {k.number: {} for k in self._all}
+        try:
+            for k in self._all:
+                known = found[k.number]
+                for index in (k.idle, k.blind):
+                    for uid, _ in self._client.zscan_iter(index, count=1_000):
+                        known.setdefault(uid.decode(), set())
+                for index in (k.due, k.open):
+                    for ref, _ in self._client.zscan_iter(index, count=1_000):
+                        known.setdefault(ref[:32].decode(), set()).add(ref[33:].decode())
+                for ref, _ in self._client.hscan_iter(k.dead, count=1_000):
+                    known.setdefault(ref[:32].decode(), set()).add(ref[33:].decode())
+            for key in self._client.scan_iter(names.CONVERSATIONS, count=1_000):
+                place = names.conversation_of(key.decode())
+                if place is not None and place[0] in found:
+                    found[place[0]].setdefault(place[1], set())
+        except RedisError as error:
+            raise translate(error) from error
+        return found
+
+    def audit(self, keys: PartitionKeys, uid: str, indexed: Iterable[str] = ()) -> Audit:
+        """All that the buffer knows of one conversation, in one snapshot. ``indexed``: names an index was seen to hold."""
+        key_list = [
+            keys.meta, keys.rows(uid), keys.bodies(uid), keys.due, keys.open, keys.idle, keys.dead, keys.journal(uid),
+            keys.blind, keys.image_rows(uid),
+        ]  # fmt: skip
+        return decode_audit(call(self._client, "audit", key_list, [uid, *indexed], retries=1))
+
+    def mend(
+        self,
+        keys: PartitionKeys,
+        uid: str,
+        why: str,
+        *,
+        newer: Iterable[tuple[str, int]] = (),
+        forget: Iterable[tuple[str, int]] = (),
+        indexed: Iterable[str] = (),
+    ) -> None:
+        """Counters and index entries as the rows say. Of clean rows (name, version): ``newer`` are to be written to
+        Postgres anew, ``forget`` to be taken from there. ``why``: JSON, for dead letters that lost their reason;
+        ``indexed`` as in `audit`.
+        """
+        key_list = [
+            keys.rows(uid), keys.bodies(uid), keys.due, keys.open, keys.idle, keys.dead, keys.journal(uid), keys.blind,
+        ]  # fmt: skip
+        request = {"uid": uid, "why": why, "newer": [*newer], "forget": [*forget], "indexed": [*indexed]}
+        call(self._client, "mend", key_list, [_encode(request)], retries=1)
 
     # ------------------------------------------------------------------ who is alive, counters, chores
     def epoch(self) -> str:

@@ -27,6 +27,7 @@ from models.errors import BufferFull, BufferUnavailable
 _PARTS: Final[dict[str, tuple[str, ...]]] = {
     "ack": ("common",),
     "alive": (),
+    "audit": ("common",),
     "begin": (),
     "bury": ("common",),
     "claim": (),
@@ -37,6 +38,7 @@ _PARTS: Final[dict[str, tuple[str, ...]]] = {
     "follow": ("common",),
     "init": (),
     "install": ("common",),
+    "mend": ("common",),
     "overdue": (),
     "pull": (),
     "read": ("common",),

@@ -9,7 +9,7 @@ from models.buffer.partitions import Partitions
 from models.pipeline import policy
 from models.pipeline.adopt import Adopter
 from models.pipeline.deadletters import DeadLetters
-from models.pipeline.drain import Drained, drain
+from models.pipeline.drain import Drained, drain, standing
 from models.pipeline.evict import Evictor
 from models.pipeline.flush import Flusher
 from models.pipeline.patrol import Patrol
@@ -17,6 +17,7 @@ from models.pipeline.purge import Purger
 from models.pipeline.settle import Settler
 from models.pipeline.strays import Strays
 from models.pipeline.sweep import Sweeper
+from models.pipeline.verify import Verifier
 from models.postgres.engine import Role
 from models.postgres.store import Store
 from models.settings import Settings
@@ -47,6 +48,7 @@ class Crew:
             buffer, self.partitions, self.settler, self.evictor, self.strays, self.purger, ring
         )
         self.dead_letters = DeadLetters(buffer, self.partitions, ring)
+        self.verifier = Verifier(buffer, self.partitions, store, self.adopter)
         self.patrol = Patrol(
             self.partitions,
             self.flusher,
@@ -72,6 +74,10 @@ class Crew:
     ) -> Drained:
         """See models/pipeline/drain.py."""
         return drain(self.buffer, self.partitions, self.flusher, within_s=within_s, progress=progress)
+
+    def standing(self) -> Drained:
+        """What a drain would have to do."""
+        return standing(self.partitions)
 
     def close(self) -> None:
         self.buffer.close()

@@ -53,6 +53,14 @@ class DeadLetters:
                 if cursor == 0:
                     break
 
+    def of(self, owner: str, conversation_id: str) -> Iterator[Letter]:
+        """The dead letters of one conversation; only its own partition is looked into."""
+        place = self._buffer.place(owner, conversation_id)
+        for ref in self._partitions.dead_of(place.keys, place.hex):
+            why = self._partitions.why_dead(place.keys, ref)
+            if why is not None:
+                yield self._letter(DeadLetter(ref, why))
+
     def show(self, ref: str) -> tuple[Letter, Record | None] | None:
         """A dead letter and the row as it lies in the buffer, content included; None where there is none."""
         keys = self._buffer.keys_of(UUID(hex=ref[:32]))

@@ -19,7 +19,13 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType({
     "up": ("web.cli.up", "Run Blotter on this machine: servers, web, worker, beat."),
     "token": ("web.cli.token", "Print a bearer token."),
     "import": ("web.cli.import_", "Send chat files as a streaming writer would, and read them back."),
+    "status": ("web.cli.status", "Tell whether all is well, and what to do if not."),
+    "drain": ("web.cli.drain", "Flush everything to Postgres now, and wait."),
+    "dead": ("web.cli.dead", "List, show, replay or purge dead letters."),
+    "verify": ("web.cli.verify", "Compare the buffer with Postgres, and repair."),
+    "sweep": ("web.cli.sweep", "Run one sweep now."),
     "db": ("web.cli.db", "Bring the database's schema up to date, or check it."),
+    "openapi": ("web.cli.openapi", "Print the API's OpenAPI document."),
 })  # fmt: skip
 
 

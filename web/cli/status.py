@@ -1,0 +1,138 @@
+"""`blotter status`: is all well, and what to do if not. Asks the buffer and Postgres themselves, not the web."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from web.cli.options import data_option
+from web.cli.session import CannotAsk, crew, json_option, print_json
+
+if TYPE_CHECKING:
+    from models.pipeline.crew import Crew
+
+EXIT_CODES: Final = {"green": 0, "amber": 1, "red": 2}
+COLOURS: Final = {"green": "green", "amber": "yellow", "red": "red"}
+#: Figures shown to people, in this order.
+SHOWN: Final = (
+    ("dirtyItems", "not yet in Postgres", "items"),
+    ("oldestDirtyAgeSeconds", "the oldest of them for", "s"),
+    ("deadLetters", "dead letters", ""),
+    ("blindConversations", "waiting for their base", "conversations"),
+    ("inFlightItems", "in flight", "items"),
+    ("hotConversations", "in the buffer", "conversations"),
+)
+
+
+@click.command(epilog="Example: blotter status --json | jq .level")
+@click.option("--watch", is_flag=True, help="Again and again, until Ctrl-C.")
+@click.option(
+    "--every",
+    "every_s",
+    type=click.FloatRange(min=0.1),
+    default=2.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How often with --watch.",
+)
+@json_option
+@data_option
+def command(watch: bool, every_s: float, as_json: bool, data: Path | None) -> None:
+    """Tell whether all is well: green, amber or red, the reason, and the next step.
+
+    Exit code: 0 green, 1 amber, 2 red (also: nothing answers).
+    """
+    if watch and as_json:
+        raise click.UsageError("--json prints one document; without --watch")
+    found = look(data)
+    try:
+        present(found, as_json=as_json, over=watch)
+        while watch:
+            threading.Event().wait(every_s)
+            found = look(data)
+            present(found, as_json=as_json, over=True)
+    except KeyboardInterrupt:
+        click.echo(err=True)
+    raise click.exceptions.Exit(EXIT_CODES[found["level"]])
+
+
+def present(found: dict[str, Any], *, as_json: bool, over: bool) -> None:
+    """Print it; ``over``: on a cleared terminal."""
+    if over and sys.stdout.isatty():
+        click.clear()
+    if as_json:
+        print_json(found)
+    else:
+        show(found)
+
+
+def look(data: Path | None) -> dict[str, Any]:
+    """How it stands: level, reasons, figures (None where the buffer does not answer)."""
+    try:
+        with crew(data) as made:
+            return judged(made)
+    except CannotAsk as error:
+        from models.core.health import Reason
+
+        return document([Reason("red", error.message, "start it, or name another folder with --data")], None)
+
+
+def judged(made: Crew) -> dict[str, Any]:
+    """The judgement on a buffer and store that may not answer."""
+    from models.core.health import Limits, judge
+    from models.errors import BlotterError, BufferUnavailable
+    from models.pipeline import policy
+    from models.pipeline.figures import figures
+
+    settings = made.buffer.settings
+    limits = Limits(settings.autosave_seconds, settings.evict_memory_share, settings.refuse_memory_share)
+    try:
+        known = figures(made.buffer)
+        faults = policy.examine(made.buffer.client, settings).faults
+    except BufferUnavailable as error:
+        return document(judge(None, limits, unreachable=f"{error}: saves are refused"), None)
+    store = "ok"
+    try:
+        made.store.ping()
+    except BlotterError as error:
+        store = str(error)
+    return document(judge(known, limits, store=store, faults=faults), known)
+
+
+def document(reasons: Any, known: dict[str, Any] | None) -> dict[str, Any]:
+    """As `--json` prints it."""
+    from models.core.health import level
+
+    return {"level": level(reasons), "reasons": [reason._asdict() for reason in reasons], "figures": known}
+
+
+def show(found: dict[str, Any]) -> None:
+    """For people."""
+    colour = COLOURS[found["level"]]
+    click.echo(click.style(found["level"], fg=colour, bold=True), nl=False)
+    if not found["reasons"]:
+        click.echo("  all is well")
+    else:
+        click.echo()
+        for reason in found["reasons"]:
+            click.echo(f"  {click.style(reason['level'], fg=COLOURS[reason['level']])}: {reason['reason']}")
+            click.echo(f"    → {reason['step']}")
+    known = found["figures"]
+    if known is not None:
+        for name, text, unit in SHOWN:
+            value = known[name]
+            click.echo(
+                f"  {text:<24}{value:>14,.1f} {unit}" if unit == "s" else f"  {text:<24}{value:>14,} {unit}"
+            )
+        share = known["bufferUsedBytes"] / known["bufferMaxBytes"] if known["bufferMaxBytes"] else None
+        memory = f"{known['bufferUsedBytes'] / 1024**2:,.1f} MiB" + (
+            f" ({share:.0%})" if share is not None else ""
+        )
+        beat = "alive" if known["beatAlive"] else "not alive"
+        click.echo(
+            f"  {'memory':<24}{memory:>14}\n  {'workers':<24}{len(known['workers']):>14,}\n  {'beat':<24}{beat:>14}"
+        )
