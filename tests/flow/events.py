@@ -217,24 +217,30 @@ class Sse:
         """Raises Refused, OSError."""
         parts = urlsplit(url)
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-        query = f"offset={offset}&live=sse" + (f"&cursor={cursor}" if cursor else "")
-        lines = [f"GET /api/conversations/{conversation}/events?{query} HTTP/1.1", f"Host: {parts.netloc}"]
-        lines += [f"{name}: {value}" for name, value in (headers or bearer()).items()]
-        writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
-        head = await reader.readuntil(b"\r\n\r\n")
-        status = int(head.split()[1])
-        if status != 200:
-            length = next(
-                (
-                    int(one.split(b":")[1])
-                    for one in head.lower().split(b"\r\n")
-                    if one.startswith(b"content-length")
-                ),
-                0,
-            )
-            body = await reader.readexactly(length)
-            writer.close()
-            raise Refused(status, body)
+        try:
+            query = f"offset={offset}&live=sse" + (f"&cursor={cursor}" if cursor else "")
+            lines = [
+                f"GET /api/conversations/{conversation}/events?{query} HTTP/1.1",
+                f"Host: {parts.netloc}",
+            ]
+            lines += [f"{name}: {value}" for name, value in (headers or bearer()).items()]
+            writer.write(("\r\n".join(lines) + "\r\n\r\n").encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            status = int(head.split()[1])
+            if status != 200:
+                length = next(
+                    (
+                        int(one.split(b":")[1])
+                        for one in head.lower().split(b"\r\n")
+                        if one.startswith(b"content-length")
+                    ),
+                    0,
+                )
+                body = await reader.readexactly(length)
+                raise Refused(status, body)  # noqa: TRY301 (closed below like any failure)
+        except BaseException:
+            writer.transport.abort()
+            raise
         return cls(reader, writer)
 
     async def events(self) -> AsyncIterator[tuple[str, bytes]]:

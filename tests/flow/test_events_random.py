@@ -35,7 +35,9 @@ def world(
         start_valkey() as valkey,
         postgres_server.new_database(template_database) as database_url,
         rig(valkey.url, database_url) as made,
-        events_process(log, REDIS_URL=valkey.url, DATABASE_URL=database_url) as process,
+        events_process(
+            log, REDIS_URL=valkey.url, DATABASE_URL=database_url, BLOTTER_EVENTS_LONG_POLL_SECONDS="0.5"
+        ) as process,
     ):
         world = World(made.pipeline)
         world.events = process
