@@ -12,7 +12,8 @@ Laws:
 What an answer other than a success leads to:
     append-gap       less is there than was acknowledged: go on from ``length``
     part-gap, 404    parts, or the message itself, are missing: state all of it once more (an upsert), then go on
-    new bufferEpoch  the buffer was lost or rolled back: the same
+    new bufferEpoch  the buffer was lost or rolled back: the same; where that put is passed over (a part there is longer,
+                     because it was shortened here since), in single steps
     append-mismatch  other text is there: state all of it under a higher revision, if ``on_conflict`` is "replace"
     terminal         the message was finished meanwhile (Stop): likewise if it is "reopen" or "replace"
     anything else    the reply has failed; the error reaches the caller at the next append, or at the end
@@ -167,26 +168,30 @@ class Writer:
         self._sent_s = now_s
         if isinstance(step.op, (TextOp, PartOp)):
             self._recoveries = 0
-        for channel, end in step.ends:
-            channel.sent = max(channel.sent, end)
         covered: tuple[object, ...] = (step.op,)
         if isinstance(step.op, Restate):
-            covered = step.op.covers
             self._restate = None
+            covered = step.op.covers
         elif isinstance(step.op, TextOp):
             covered = ()
             step.op.since_s = step.op.taken_s
+        passed_over = isinstance(step.op, Restate) and saved.get("outcome") == "noop"
+        if not passed_over:
+            for channel, end in step.ends:
+                channel.sent = max(channel.sent, end)
         self._queue = deque(
             op
             for op in self._queue
             if not any(op is one for one in covered)
             and not (isinstance(op, TextOp) and op.channel.sent >= op.end)
         )
+        if passed_over:
+            self._replay()
         self._count()
         epoch = saved.get("bufferEpoch")
-        if self._epoch is not None and epoch != self._epoch:
+        if self._epoch is not None and epoch != self._epoch and not isinstance(step.op, Restate):
             self._restate = Restate()
-        elif step.final:
+        elif step.final and not passed_over:
             self._done = True
         self._epoch = epoch
 
@@ -289,6 +294,14 @@ class Writer:
         revision = (error.current or {}).get("revision")
         self._restate = Restate(revision if isinstance(revision, int) else 0)
         return True
+
+    def _replay(self) -> None:
+        """A put was passed over, because some text there is longer than here: say everything once more, step by step."""
+        for op in self._parts:
+            op.first, op.taken = False, True
+        self._queue = deque(self._parts)
+        self._content.sent = 0
+        self._resend(self._content)
 
     def _resend(self, channel: Channel) -> None:
         """``channel.sent`` went back: its text is sent again before anything else."""
