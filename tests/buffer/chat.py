@@ -88,6 +88,8 @@ class Chat:
         self.store = Store()
         self.checked = checked
         self.last = 0
+        #: Blind saves superseded at replays.
+        self.lost = 0
 
     @property
     def rows_key(self) -> str:

@@ -234,9 +234,9 @@ class Conversation:
             return "noop", None
         new = _plain(command.part)
         same = command.index < len(stored) and stored[command.index] == new
-        if command.index < len(stored) and not same and not newer:
-            if _older_part(command.part, stored[command.index], command.st in OPEN):
-                return "noop", None
+        judged = command.index < len(stored) and not same and not newer
+        if judged and _older_part(command.part, stored[command.index], command.st in OPEN):
+            return "noop", None
         after = copy.deepcopy(item)
         if not same:
             after.parts = [*stored[: command.index], new, *stored[command.index + 1 :]]

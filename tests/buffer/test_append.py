@@ -22,7 +22,7 @@ def streaming(chat: Chat) -> Chat:
 
 @pytest.mark.parametrize("part", [None, 0])
 @pytest.mark.parametrize(
-    "offset, text, outcome, result",
+    ("offset", "text", "outcome", "result"),
     [
         (0, " more", "accepted", "+ more"),  # at the length (relative)
         (-2, "{2} more", "accepted", "+ more"),

@@ -123,7 +123,7 @@ def play(buffer: Buffer, all_orders: Sequence[tuple[Event, ...]]) -> list[Run]:
         _saves(buffer, [(run, event) for run, event in events if not isinstance(event, str)])
         _peeks(buffer, [run for run, event in events if event == PEEK])
         _acks(buffer, [run for run, event in events if event == ACK])
-        for run, answer in _each(buffer, [run for run, event in events if event == EVICT], _evict):
+        for _, answer in _each(buffer, [run for run, event in events if event == EVICT], _evict):
             assert answer in (0, 1, -1)
         new = []
         for run, order in zip(runs, all_orders, strict=True):
@@ -159,9 +159,7 @@ def _saves(buffer: Buffer, saves: Sequence[tuple[Run, Any]]) -> None:
 
     replies = in_one_trip(buffer, [call(run, command) for run, command in saves])
     for (run, command), reply in zip(saves, replies, strict=True):
-        if reply.s == "cold":
-            reply = run.chat.send(command)
-        run.saved(command, reply)
+        run.saved(command, run.chat.send(command) if reply.s == "cold" else reply)
 
 
 def _peeks(buffer: Buffer, runs: Sequence[Run]) -> None:
@@ -184,8 +182,9 @@ def _acks(buffer: Buffer, runs: Sequence[Run]) -> None:
 
 def _compare(buffer: Buffer, runs: Sequence[Run]) -> None:
     replies = in_one_trip(buffer, [(lambda b, r=run: b.read(r.chat.place)) for run in runs])
-    for run, reply in zip(runs, replies, strict=True):
-        if reply.head.s == "cold":
+    for run, first in zip(runs, replies, strict=True):
+        reply = first
+        if first.head.s == "cold":
             if run.fresh:
                 continue
             assert run.chat.adopt() == "ok"

@@ -28,7 +28,7 @@ def test_the_first_save_of_a_conversation_makes_its_row(chat: Chat) -> None:
 
 # ------------------------------------------------------------------ revisions
 @pytest.mark.parametrize(
-    "stored, sent, content, expected",
+    ("stored", "sent", "content", "expected"),
     [
         (5, 4, "b", "stale-revision"),
         (5, 4, "a", "stale-revision"),
@@ -63,7 +63,7 @@ def test_a_revision_decides_who_is_newer(
 
 
 @pytest.mark.parametrize(
-    "fields, expected",
+    ("fields", "expected"),
     [
         ({"content": "text"}, "duplicate"),
         ({"content": "text", "role": "assistant"}, "duplicate"),
@@ -144,7 +144,7 @@ def test_between_finished_states_the_last_arrival_wins(chat: Chat, before: str, 
 
 @pytest.mark.parametrize("status", OPEN)
 @pytest.mark.parametrize(
-    "fields, outcome",
+    ("fields", "outcome"),
     [
         ({"content": "abc"}, "noop"),
         ({"content": ""}, "noop"),

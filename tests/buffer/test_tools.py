@@ -137,7 +137,7 @@ def test_a_result_is_a_sign_of_life_of_its_reply(chat: Chat) -> None:
 
 
 # ------------------------------------------------------------------ links
-@pytest.mark.parametrize("kind, field", [("t", "tool_result_ids"), ("a", "artifact_ids")])
+@pytest.mark.parametrize(("kind", "field"), [("t", "tool_result_ids"), ("a", "artifact_ids")])
 def test_an_item_that_names_its_message_is_linked_whichever_comes_first(
     chat: Chat, kind: Any, field: str
 ) -> None:
