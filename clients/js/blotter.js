@@ -472,9 +472,15 @@ export class Outbox {
     this.available = false;
   }
 
-  /** Writes rows. Begins at once when the database is open; resolves when they are kept, to whether they are. */
-  put(rows) {
-    return this.#write((store) => rows.forEach((row) => store.put(row)));
+  /**
+   * Writes rows, and removes those they stand for, in one. Begins at once when the database is open; resolves when they
+   * are kept, to whether they are.
+   */
+  put(rows, replaced = []) {
+    return this.#write((store) => {
+      rows.forEach((row) => store.put(row));
+      replaced.forEach((key) => store.delete(key));
+    });
   }
 
   remove(keys) {
@@ -640,6 +646,7 @@ class Item {
     this.alone = false; // not together with others: one bad item would spoil the sync
     this.failed = null;
     this.adopted = false; // taken over from the outbox
+    this.own = false; // this page has said something of it
     this.rows = new Set();
     this.journalAt = null;
     this.state = null;
@@ -1009,6 +1016,7 @@ export class Blotter extends EventTarget {
   #touch(item, ms) {
     const now = this.#env.now();
     if (!item.dirty) item.at = now;
+    item.own = true;
     item.changes++;
     item.failed = null;
     if (item.want !== null && item.known !== null) item.resends = false;
@@ -1621,9 +1629,9 @@ export class Blotter extends EventTarget {
   #row(item, tab) {
     this.#materialise(item);
     const key = `${item.key}\n${this.#tab.id}\n${item.order}`;
-    item.rows.add(key);
     return {
       key,
+      saved: this.#env.now(),
       account: this.#account,
       tab,
       at: item.at || this.#env.now(),
@@ -1671,7 +1679,18 @@ export class Blotter extends EventTarget {
   /** Writes items to the outbox; at once if it is open. */
   #journal(items, tab = this.#tab.id) {
     if (!this.#outbox.available || items.length === 0) return Promise.resolve(false);
-    const write = () => this.#outbox.put(items.filter((item) => item.want !== null || item.source !== null).map((item) => this.#row(item, tab)));
+    const write = () => {
+      const replaced = [];
+      const rows = items
+        .filter((item) => item.want !== null || item.source !== null)
+        .map((item) => {
+          const row = this.#row(item, tab);
+          for (const key of item.rows) if (key !== row.key) replaced.push(key); // what a gone page left: it is in this one
+          item.rows = new Set([row.key]);
+          return row;
+        });
+      return this.#outbox.put(rows, replaced);
+    };
     if (this.#account !== undefined && this.#away) return write();
     return Promise.all([this.#accountName(), this.#tab.ready]).then(([account]) => (account === null ? false : write().then((kept) => {
       // Stored meanwhile: the row would be sent for nothing.
@@ -1737,7 +1756,7 @@ export class Blotter extends EventTarget {
     if (this.#disposed) return;
     for (const [id, conversation] of this.#conversations) conversation.behind = left.get(id) ?? 0;
     this.#more = left.size > 0;
-    for (const row of claimed.sort((one, other) => one.at - other.at || one.order - other.order)) this.#adopt(row);
+    for (const row of claimed.sort((one, other) => one.saved - other.saved || one.order - other.order)) this.#adopt(row);
     this.#pump();
   }
 
@@ -1753,6 +1772,18 @@ export class Blotter extends EventTarget {
     const item = this.#item(row.kind, row.conversationId, row.id);
     item.rows.add(row.key);
     item.adopted = true;
+    if (item.want !== null && item.dirty && !item.own) {
+      // Two gone pages had it: the later one's words go over the earlier one's.
+      if (row.acked) return;
+      item.at = Math.min(item.at || row.at, row.at);
+      item.revision = Math.max(item.revision ?? -1, row.revision ?? -1);
+      if (item.revision < 0) item.revision = null;
+      const behind = row.mode === "stream" && progress(row.kind, row.want) < progress(item.kind, item.want);
+      if (!behind) item.want = row.known === null ? { ...item.want, ...row.want } : mergeEdit(row.known, row.want, item.want);
+      item.mode = row.mode;
+      item.changes++;
+      return;
+    }
     if (item.want !== null && (item.dirty || item.open)) {
       // This page has said something newer: theirs counts only where it has not.
       if (item.want.deleted || row.want.deleted || row.mode !== "edit") return;
@@ -1836,7 +1867,7 @@ export class Blotter extends EventTarget {
     this.#away = true;
     this.#compareWatched();
     const unsaved = [...this.#active].filter((item) => item.dirty && (item.want !== null || item.source !== null));
-    unsaved.sort((one, other) => (one.mode === other.mode ? one.at - other.at || one.order - other.order : one.mode === "edit" ? -1 : 1));
+    unsaved.sort((one, other) => one.at - other.at || one.order - other.order);
     const sends = [];
     const fresh = new Map();
     for (const item of unsaved) {
@@ -1857,9 +1888,10 @@ export class Blotter extends EventTarget {
     let room = this.#limits.keepaliveBytes - this.#keepalive;
     for (const [conversationId, items] of fresh) {
       const fitting = [];
+      if (this.#conversations.get(conversationId).behind > 0) continue;
       for (const item of items) {
         const bytes = utf8Length(JSON.stringify(item.want)) + 300;
-        if (bytes > room) continue;
+        if (bytes > room) break; // what was said after it must not come before it
         room -= bytes;
         fitting.push(item);
       }
