@@ -206,7 +206,7 @@ def _lay_out() -> tuple[str, dict[str, _Layout], int]:
     for kind in _SNAPSHOT_KINDS:
         columns[kind] = {carrier: {} for carrier in carriers}
         for field in SHAPES[kind].fields[1:]:
-            columns[kind][field.carrier][field.name] = field.reading.format(field.column)
+            columns[kind][field.carrier][field.name] = field.reading
     columns["c"]["bigint"]["purge_horizon"] = "purge_horizon"
     blank: list[str] = ["''"]
     starts: dict[str, int] = {}

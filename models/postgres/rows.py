@@ -1,17 +1,16 @@
 """How records become rows and rows become records: derived from the record classes and the tables, once, at import.
 
-A field ``x_ms`` (integer milliseconds) is the column ``x_at`` (timestamptz), converted in SQL, exactly until the year 2255
-(2^53 microseconds). JSON fields travel as text in both directions, so that not a byte changes. Everything else
-keeps its name. Expressions here are building blocks for the statements in `upserts` and `queries`.
+A field ``x_ms`` (integer milliseconds) is the column ``x_at`` (timestamptz). JSON fields travel as text in both directions,
+so that not a byte changes. Everything else keeps its name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final, NamedTuple, TypeAlias
 from uuid import UUID
 
-import msgspec
 from sqlalchemy import BigInteger, Boolean, DateTime, Table, Uuid
 from sqlalchemy.dialects.postgresql import ARRAY, JSON
 
@@ -25,6 +24,7 @@ from models.core.records import (
     ToolResult,
 )
 from models.postgres import tables
+from models.postgres.arrays import Array, array
 
 RecordClass: TypeAlias = (
     type[Conversation] | type[Message] | type[ToolResult] | type[Artifact] | type[ArtifactVersion]
@@ -43,17 +43,17 @@ class RecordKey(NamedTuple):
 
 
 class Field(NamedTuple):
-    """One column: the record's field, the column, what it is in a row that travels, how to read and how to write it.
+    """One column.
 
-    ``carrier`` is the type on the way (``text``, ``bigint``, ``boolean``, ``text[]``, ``uuid``); ``reading`` and
-    ``writing`` are SQL with one ``{}`` for the column's, or the parameter's, name.
+    ``name`` is the record's field, ``type`` the column's (as `arrays` knows it), ``carrier`` the type in which it is read,
+    ``reading`` the SQL that reads it.
     """
 
     name: str
     column: str
+    type: str
     carrier: str
     reading: str
-    writing: str
 
 
 class Shape(NamedTuple):
@@ -73,21 +73,22 @@ class Shape(NamedTuple):
 
 def _field(table: Table, name: str) -> Field:
     column = f"{name.removesuffix('_ms')}_at" if name.endswith("_ms") else name
-    kind = table.c[column].type
-    if isinstance(kind, JSON):
-        return Field(name, column, "text", "{}::text", "{}::json")
-    if isinstance(kind, DateTime):
-        read = "(extract(epoch from {}) * 1000)::bigint"
-        write = "timestamptz 'epoch' + {} * interval '1 millisecond'"
-        return Field(name, column, "bigint", read, write)
-    carriers = (
-        (Uuid, "uuid"),
-        (BigInteger, "bigint"),
-        (Boolean, "boolean"),
-        (ARRAY, "text[]"),
-    )
-    carrier = next((carrier for type_, carrier in carriers if isinstance(kind, type_)), "text")
-    return Field(name, column, carrier, "{}", "{}")
+    type_ = next((sql for class_, sql in _TYPES.items() if isinstance(table.c[column].type, class_)), "text")
+    if type_ == "json":
+        return Field(name, column, type_, "text", f"{column}::text")
+    if type_ == "timestamptz":
+        return Field(name, column, type_, "bigint", f"(extract(epoch from {column}) * 1000)::bigint")
+    return Field(name, column, type_, type_, column)
+
+
+_TYPES: Final[Mapping[type[Any], str]] = {
+    JSON: "json",
+    DateTime: "timestamptz",
+    Uuid: "uuid",
+    BigInteger: "bigint",
+    Boolean: "boolean",
+    ARRAY: "text[]",
+}
 
 
 def _shape(kind: Kind, table: Table, record: RecordClass) -> Shape:
@@ -128,7 +129,7 @@ def key_of_row(kind: Kind, row: Sequence[Any]) -> RecordKey:
 
 def reading(shape: Shape) -> str:
     """The select list that `record_of` takes."""
-    return ", ".join(field.reading.format(field.column) for field in shape.fields)
+    return ", ".join(field.reading for field in shape.fields)
 
 
 def record_of(shape: Shape, row: Sequence[Any]) -> Any:
@@ -139,9 +140,7 @@ def record_of(shape: Shape, row: Sequence[Any]) -> Any:
     return shape.record(**values)
 
 
-def encode(records: Sequence[Record]) -> str:
-    """A JSON array of the records, by field names, as `json_to_recordset` takes it.
-
-    Raises UnicodeEncodeError where a text holds a lone surrogate.
-    """
-    return msgspec.json.encode(records).decode()
+def arrays_of(shape: Shape, records: Sequence[Record]) -> tuple[Array, ...]:
+    """The records' columns, one array for each of the shape's fields. Raises as `arrays.array`."""
+    columns = zip(*map(attrgetter(*shape.names), records), strict=True)
+    return tuple(array(field.type, values) for field, values in zip(shape.fields, columns, strict=True))

@@ -22,9 +22,9 @@ from models.postgres.breaker import Breaker
 from models.postgres.engine import Role, make_engine
 from models.postgres.errors import StoreUnreachable
 from models.postgres.queries import Base, InFlightPage
-from models.postgres.rows import RecordKey, key_of
+from models.postgres.rows import RecordKey
 from models.postgres.transactions import reading, transaction
-from models.postgres.upserts import upsert, versions
+from models.postgres.upserts import keyed, upsert_keyed, versions
 from models.settings import Settings
 
 
@@ -101,19 +101,16 @@ class Store:
         """Upsert ``records`` in one transaction; when this returns they are committed.
 
         Raises RecordRejected when one of them will never be taken: nothing was written, bisect. StoreUnavailable:
-        unknown, write again.
+        unknown, write again. ValueError when a key comes twice.
         """
         if not records:
             return WriteOutcome({}, frozenset())
+        batch = keyed(records)
         with self._guarded(), transaction(self._engine) as connection:
-            written = upsert(connection, records)
-            stored = {
-                key: 0 if key.kind == "v" else record.version
-                for record in records
-                if (key := key_of(record)) in written
-            }
-            if len(written) < len(records):
-                stored |= versions(connection, {key_of(record) for record in records} - written)
+            written = upsert_keyed(connection, batch)
+            stored = versions(connection, batch.keys() - written) if len(written) < len(batch) else {}
+        for key in written:
+            stored[key] = 0 if key.kind == "v" else batch[key].version
         return WriteOutcome(stored, frozenset(written))
 
     def purge(self, before: datetime, limit: int) -> int:
