@@ -1,12 +1,19 @@
 """Adoption: how a conversation that only Postgres has becomes hot, and how blind saves find their base.
 
-Steps (fail points adopt.1 … adopt.3): 1 read the partition's epoch, 2 load the conversation in one snapshot, 3 stage it
-and install it if the epoch stands. Every eviction raises the epoch, so a base loaded before an eviction is refused after
-it. The same installation merges, row by row by version, into a conversation adopted under another buffer epoch.
+    adopt.1 the partition's epoch is read
+    adopt.2 the conversation is loaded from Postgres, in one snapshot
+    adopt.3 it is staged, where nobody else looks
+    adopt.4 it is installed, if the epoch stands              every eviction raises it: a base loaded before one is refused
+
+    replay.1 the base is there; before some entries of the journal are applied
+    replay.2 they are applied and popped, in one script
+
+The same installation merges, row by row by version, into a conversation adopted under another buffer epoch.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from models.buffer import codec
@@ -21,6 +28,10 @@ TRIES: Final = 5
 _REPLAY_ROUNDS: Final = 500
 
 
+def _staged() -> None:
+    reach("adopt.3")
+
+
 class Adopted(NamedTuple):
     """``answer``: ok, merged, hot, or empty: Postgres held nothing at ``epoch`` (nothing was installed)."""
 
@@ -31,9 +42,10 @@ class Adopted(NamedTuple):
 class Adopter:
     """Brings conversations from the store into the buffer."""
 
-    def __init__(self, buffer: Buffer, store: Store) -> None:
+    def __init__(self, buffer: Buffer, store: Store, ring: Callable[[int], None]) -> None:
         self._buffer = buffer
         self._store = store
+        self._ring = ring
 
     def adopt(self, place: Place, *, force: bool = False, keep_empty: bool = False) -> Adopted:
         """Make the conversation hot. ``force``: merge although it is hot (Postgres was seen to hold a newer row).
@@ -49,8 +61,8 @@ class Adopter:
             staged = codec.stage(place.owner, place.id, snapshot, horizon, self._buffer.stale)
             if not staged.rows and not force and not keep_empty:
                 return Adopted("empty", epoch)
-            answer = self._buffer.adopt(place, staged, epoch, force=force)
-            reach("adopt.3")
+            answer = self._buffer.adopt(place, staged, epoch, force=force, between=_staged)
+            reach("adopt.4")
             if answer in ("ok", "merged", "hot"):
                 return Adopted(answer, epoch)
             if answer == "uninit":
@@ -70,6 +82,9 @@ class Adopter:
             reach("replay.2")
             if reply.s == "done":
                 lost += reply.lost
+                if reply.ring:
+                    # The script set the bell: unanswered, it would keep everybody from ringing for these rows.
+                    self._ring(place.keys.number)
                 if reply.left == 0:
                     return lost
             elif reply.s == "uninit":

@@ -38,7 +38,7 @@ class Crew:
         self.buffer = buffer
         self.store = store
         self.partitions = Partitions(buffer)
-        self.adopter = Adopter(buffer, store)
+        self.adopter = Adopter(buffer, store, ring)
         self.flusher = Flusher(buffer, self.partitions, store, self.adopter, ring, stopping=stopping)
         self.settler = Settler(buffer, self.partitions, ring)
         self.evictor = Evictor(buffer, self.partitions)

@@ -74,7 +74,8 @@ class Follower:
     def connect(cls, settings: Settings) -> Follower:
         """A follower on the servers that ``settings`` name; they are connected to at first use."""
         buffer, store = Buffer.connect(settings), Store.open(settings, role="web")
-        return cls(buffer, store, Reader(buffer, store, Adopter(buffer, store), Doorbell(settings)))
+        ring = Doorbell(settings)
+        return cls(buffer, store, Reader(buffer, store, Adopter(buffer, store, ring), ring))
 
     def close(self) -> None:
         self.buffer.close()

@@ -30,7 +30,7 @@ class Pipeline:
         self.settings = settings
         self.buffer = buffer
         self.store = store
-        self.adopter = Adopter(buffer, store)
+        self.adopter = Adopter(buffer, store, ring)
         self.pressure = Pressure(buffer.client, settings)
         self._saver = Saver(buffer, self.adopter, ring, self.pressure.check)
         self._reader = Reader(buffer, store, self.adopter, ring)

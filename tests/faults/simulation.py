@@ -1,0 +1,431 @@
+"""Seeded runs: a program of decisions drawn from a seed, carried out in a world, then healed, drained and checked.
+
+A program is a list of actions made before the run and without looking at it, so that any part of it can be left out and
+the rest still means something: that is how a failure is shrunk. ``step 3`` lets the fourth living actor make one call of
+a server; ``save`` starts a client's request as a new actor; the others are faults and the passing of time.
+
+    program(seed, length)    the actions
+    run(world, actions)      carry them out, heal, and check: the verdict
+    shrink(world, actions)   fewer actions that still fail (delta debugging: Zeller and Hildebrandt, 2002)
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeAlias
+
+from models.core import commands as c
+from models.core.commands import Append, Command, Delete, ItemOutcome, SetPart, utf16_units
+from models.errors import BlotterError, Gone, NotFound
+from models.pipeline.views import SaveResult
+from tests.faults.checker import Verdict, check
+from tests.faults.history import NEVER, Fault, Listing, Read, Save
+from tests.faults.rest import gather, left, sights
+from tests.faults.world import Actor, World
+
+Action: TypeAlias = tuple[Any, ...]
+OWNER: Final = "ann"
+CHATS: Final = ("c0", "c1", "c2")
+ROUNDS: Final = 60
+
+#: Kind of action → weight; without the misfortunes that lose what was acknowledged.
+WEIGHTS: Final[dict[str, float]] = {
+    "step": 60, "run": 5, "save": 12, "read": 3, "list": 0.5, "bell": 4, "flush": 2, "sweep": 1.2, "evict": 1.5, "kill": 1.2,
+    "expire": 1.5, "advance": 3, "commit": 0.8, "lose": 0.5, "away": 0.5, "back": 1, "restart": 0.25,
+}  # fmt: skip
+#: With them.
+LOSSES: Final[dict[str, float]] = {"copy": 0.5, "roll": 0.35, "empty": 0.2}
+
+WORDS: Final = ("a", "be", "ça ", "😀", "fünf", "x" * 20, "\n", "end.")
+STATUSES: Final = (None, None, "pending", "streaming", "streaming", "complete", "complete", "interrupted", "error")
+STATES: Final = ("input-streaming", "input-available", "approval-requested", "output-available", "output-error")
+
+
+# ---------------------------------------------------------------- the program
+def program(seed: int, length: int, *, losses: bool = True) -> list[Action]:
+    """``length`` actions."""
+    chance = random.Random(seed)  # noqa: S311 (no secret)
+    weights = {**WEIGHTS, **LOSSES} if losses and chance.random() < 0.4 else WEIGHTS
+    kinds, shares = list(weights), list(weights.values())
+    return [_action(chance, kind) for kind in chance.choices(kinds, shares, k=length)]
+
+
+def _action(chance: random.Random, kind: str) -> Action:
+    if kind in ("step", "run", "kill", "bell"):
+        return kind, chance.randrange(1 << 16)
+    if kind in ("read", "evict"):
+        return kind, chance.choice(CHATS)
+    if kind == "flush":
+        return kind, chance.randrange(2)
+    if kind == "save":
+        return kind, chance.choice(CHATS), chance.choices(("new", "again", "sync"), (8, 1.5, 1))[0], _orders(chance)
+    if kind == "expire":
+        return kind, chance.choice(("lease", "lease", "hold", "bell")), chance.randrange(2)
+    if kind == "advance":
+        ms = chance.choice((1, 5, 300, 1_100, 5_000, 40_000, 130_000, 1_000_000))
+        return kind, -ms if chance.random() < 0.08 else ms
+    if kind == "commit":
+        return kind, chance.choice(("lost", "refused"))
+    if kind == "roll":
+        return kind, chance.choice((-1, -1, -2)), chance.random() < 0.7
+    return (kind,)
+
+
+def _orders(chance: random.Random) -> tuple[dict[str, Any], ...]:
+    """What a save asks for, in terms that make sense whatever the state is."""
+    return tuple(_order(chance) for _ in range(chance.choice((1, 1, 1, 1, 2, 3))))
+
+
+def _order(chance: random.Random) -> dict[str, Any]:
+    what = chance.choices(("put", "append", "part", "append part", "delete"), (6, 6, 2, 1.5, 0.6))[0]
+    kind = chance.choices("mtac", (8, 2, 1.5, 0.7))[0]
+    order: dict[str, Any] = {
+        "what": what, "k": kind, "id": f"{kind}{chance.randrange(4 if kind == 'm' else 2)}" if kind != "c" else "",
+        "rev": chance.choice((None, None, None, 0, 1, 2, 3)), "st": chance.choice(STATUSES) if kind != "c" else None,
+        "text": "".join(chance.choices(WORDS, k=chance.choice((0, 1, 1, 2, 3)))), "at": chance.choices((0, 1, 2, 3), (12, 3, 1, 1))[0],
+        "index": chance.randrange(3), "more": chance.randrange(1 << 16),
+    }  # fmt: skip
+    if what == "delete" and kind == "c" and chance.random() < 0.7:
+        order["k"], order["id"] = "m", "m3"
+    return order
+
+
+# ---------------------------------------------------------------- clients
+class Clients:
+    """Requests as clients make them; they remember what they were told."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.count = 0
+        #: (conversation, kind, id, part) → the text its writer believes to be there.
+        self.believed: dict[tuple[str, str, str, int | None], str] = {}
+        self.sent: list[Save] = []
+
+    def start_save(
+        self, conversation: str, sent: Sequence[Command], *, order: Sequence[str] = ()
+    ) -> Actor:
+        """A request as an actor."""
+        self.count += 1
+        save = Save(
+            client=f"client {self.count}", start=self.world.tick + 1, owner=OWNER, conversation=conversation,
+            commands=tuple(sent), order=tuple(order), retried=False,
+        )  # fmt: skip
+        self.world.history.add(save)
+        self.sent.append(save)
+        return self.world.start(save.client, lambda: self._save(save))
+
+    def save(self, conversation: str, *sent: Command) -> Save:
+        """A request from beginning to end."""
+        self.start_save(conversation, sent).finish()
+        return self.sent[-1]
+
+    def _save(self, save: Save) -> None:
+        world = self.world
+        pipeline = world.pipeline
+        try:
+            if save.order:
+                result = pipeline.sync(OWNER, save.conversation, save.commands, order=save.order)
+            else:
+                result = pipeline.save(OWNER, save.conversation, save.commands)
+        except Gone:
+            outcomes = [ItemOutcome(kind=cmd.k, id=cmd.id, outcome="gone") for cmd in save.commands]
+            save.outcomes = tuple(outcomes)
+            save.end, save.error = world.tick, "Gone"
+        except BlotterError as error:
+            # What it did is unknown; if anything, it did it by now.
+            save.end, save.error = world.tick, f"{type(error).__name__}: {error}"
+            save.outcomes = (None,) * len(save.commands)
+        else:
+            self._told(save, result)
+        finally:
+            me = world.me
+            save.retried = me is not None and me.retried
+
+    def _told(self, save: Save, result: SaveResult) -> None:
+        save.end, save.version, save.blind = self.world.tick, result.version, result.base == "unknown"
+        save.outcomes = tuple(None if o.outcome == "unavailable" else o for o in result.items)
+        for command, outcome in zip(save.commands, save.outcomes, strict=True):
+            if outcome is not None and outcome.outcome == "accepted":
+                self._believe(save.conversation, command)
+
+    def _believe(self, conversation: str, command: Command) -> None:
+        if isinstance(command, Append):
+            key = (conversation, command.k, command.id, command.part)
+            before = self.believed.get(key, "").encode("utf-16-le")[: command.offset * 2]
+            self.believed[key] = before.decode("utf-16-le", "ignore") + command.text
+        elif isinstance(command, c.Put):
+            content = command.body.get("content")
+            if content is not None:
+                self.believed[conversation, command.k, command.id, None] = content[0] if isinstance(content, tuple) else ""
+            for number, part in enumerate(command.parts if isinstance(command.parts, list) else ()):
+                self.believed[conversation, command.k, command.id, number] = part.text or ""
+        elif isinstance(command, SetPart):
+            self.believed[conversation, command.k, command.id, command.index] = command.part.text or ""
+
+    def command(self, conversation: str, order: dict[str, Any]) -> Command:
+        """What an order comes to now."""
+        what, kind, item_id, text = order["what"], order["k"], order["id"], order["text"]
+        if what == "delete":
+            return Delete(kind, item_id)
+        if what.startswith("append") and kind in "ma":
+            part = order["index"] if what == "append part" and kind == "m" else None
+            believed = self.believed.get((conversation, kind, item_id, part), "")
+            length = utf16_units(believed)
+            if order["at"] in (1, 2) and believed:
+                # Sent again with more (or with something else) behind it.
+                offset = length - 1 - order["more"] % min(length, 4)
+                said = believed.encode("utf-16-le")[offset * 2 :].decode("utf-16-le", "replace") + text
+                text = said if order["at"] == 1 else text
+                length = offset
+            elif order["at"] == 3:
+                length += 1 + order["more"] % 3
+            text = text.replace("\ufffd", "?")
+            return Append(kind, item_id, length, text, utf16_units(text), part, order["rev"], order["st"])
+        if what == "part" and kind == "m":
+            return SetPart(kind, item_id, order["index"], c.split_part(_part(order)), order["rev"], order["st"])
+        return c.put(kind, item_id, _fields(order), revision=order["rev"], status=order["st"])
+
+    def read(self, conversation: str) -> Actor:
+        """A read as an actor."""
+        self.count += 1
+        name, start = f"reader {self.count}", self.world.tick + 1
+        return self.world.start(name, lambda: self._read(name, start, conversation))
+
+    def _read(self, name: str, start: int, conversation: str) -> None:
+        read = Read(client=name, start=start, end=start, owner=OWNER, conversation=conversation, result="failed")
+        try:
+            view = self.world.pipeline.read(OWNER, conversation, limit=1_000_000, branches=True)
+        except NotFound:
+            read.result = "nothing"
+        except Gone:
+            read.result = "gone"
+        except BlotterError:
+            return
+        else:
+            read.result, read.version, read.partial, read.items = "ok", view.version, view.partial, sights(view)
+        read.end = self.world.tick
+        self.world.history.add(read)
+
+    def list(self) -> Actor:
+        """An owner's list as an actor."""
+        self.count += 1
+        name, start = f"lister {self.count}", self.world.tick + 1
+
+        def ask() -> None:
+            try:
+                page = self.world.pipeline.conversations(OWNER, archived=False, after=None, limit=100)
+            except BlotterError:
+                return
+            if not page.degraded:
+                ids = tuple(item.record.id for item in page.conversations)
+                listing = Listing(client=name, start=start, end=self.world.tick, owner=OWNER, conversations=ids)
+                self.world.history.add(listing)
+
+        return self.world.start(name, ask)
+
+
+def _fields(order: dict[str, Any]) -> dict[str, Any]:
+    kind, text, more = order["k"], order["text"], order["more"]
+    if kind == "c":
+        return {"title": text or None} if more % 2 else {"metadata": {"n": more % 5}}
+    if kind == "t":
+        fields: dict[str, Any] = {"state": STATES[more % 5], "message_id": f"m{more % 3}", "output": {"text": text}}
+        return {**fields, "preliminary": True} if more % 7 == 0 else fields
+    if kind == "a":
+        return {"content": text, "message_id": f"m{more % 4}", "title": f"t{more % 3}"}
+    if order["what"] == "part" or more % 4 == 0:
+        return {"role": "assistant", "parts": [_part({**order, "more": more + n}) for n in range(order["index"])]}
+    return {"content": text, "role": "user"} if more % 3 else {"content": text}
+
+
+def _part(order: dict[str, Any]) -> dict[str, Any]:
+    more = order["more"]
+    if more % 3 == 0:
+        return {"type": "tool-look", "toolCallId": f"t{more % 2}", "state": STATES[more % 5]}
+    part = {"type": "text", "text": order["text"]}
+    return {**part, "state": "streaming" if more % 2 else "done"} if more % 5 else part
+
+
+# ---------------------------------------------------------------- the run
+class Run:
+    """One program in a world."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.clients = Clients(world)
+        self.acts: dict[str, Callable[..., None]] = {
+            name.removeprefix("_do_"): getattr(self, name) for name in dir(self) if name.startswith("_do_")
+        }
+
+    def carry_out(self, actions: Sequence[Action]) -> None:
+        for name, *arguments in actions:
+            self.acts[name](*arguments)
+
+    def _living(self) -> list[Actor]:
+        self.world.actors = [actor for actor in self.world.actors if not actor.done]
+        return self.world.actors
+
+    def _pick(self, number: int) -> Actor | None:
+        living = self._living()
+        return living[number % len(living)] if living else None
+
+    # ------------------------------------------------------------------ actors
+    def _do_step(self, number: int) -> None:
+        actor = self._pick(number)
+        if actor is not None:
+            actor.step()
+
+    def _do_run(self, number: int) -> None:
+        actor = self._pick(number)
+        if actor is not None:
+            actor.finish()
+
+    def _do_kill(self, number: int) -> None:
+        actor = self._pick(number)
+        if actor is not None:
+            actor.kill()
+
+    def _do_save(self, conversation: str, how: str, orders: Sequence[dict[str, Any]]) -> None:
+        if how == "again" and self.clients.sent:
+            old = self.clients.sent[orders[0]["more"] % len(self.clients.sent)]
+            self.clients.start_save(old.conversation, old.commands, order=old.order)
+            return
+        sent = [self.clients.command(conversation, order) for order in orders]
+        if how == "sync":
+            sent = [command for command in sent if isinstance(command, c.Put)]
+            ids = [command.id for command in sent if command.k == "m"]
+            if sent:
+                known = sorted({key[2] for key in self.clients.believed if key[:2] == (conversation, "m")} - set(ids))
+                self.clients.start_save(conversation, sent, order=(*ids, *known) or ("m0",))
+            return
+        self.clients.start_save(conversation, sent)
+
+    def _do_read(self, conversation: str) -> None:
+        self.clients.read(conversation)
+
+    def _do_list(self) -> None:
+        self.clients.list()
+
+    def _do_bell(self, number: int) -> None:
+        bells = self.world.doorbells
+        if bells:
+            self._do_flush(bells.pop(number % len(bells)))
+
+    def _do_flush(self, number: int) -> None:
+        self._work(f"flush {number}", lambda: self.world.new_crew().flusher.flush(number))
+
+    def _do_sweep(self) -> None:
+        self._work("sweep", self.world.crew.sweeper.sweep)
+
+    def _do_evict(self, conversation: str) -> None:
+        place = self.world.buffer.place(OWNER, conversation)
+        self._work(f"evict {conversation}", lambda: self.world.buffer.evict(place.keys, place.hex, 0))
+
+    def _work(self, name: str, work: Callable[[], object]) -> None:
+        def guarded() -> None:
+            try:
+                work()
+            except BlotterError:
+                pass
+
+        if len(self._living()) < 8:
+            self.world.start(name, guarded)
+
+    # ------------------------------------------------------------------ faults and time
+    def _do_expire(self, what: str, number: int) -> None:
+        self.world.expire(what, number)
+
+    def _do_advance(self, ms: int) -> None:
+        self.world.advance(ms)
+
+    def _do_commit(self, fault: str) -> None:
+        self.world.commit_faults = [fault]
+
+    def _do_lose(self) -> None:
+        self.world.lose_answer = True
+
+    def _do_away(self) -> None:
+        self.world.store_away = True
+
+    def _do_back(self) -> None:
+        self.world.store_away = False
+
+    def _do_restart(self) -> None:
+        self.world.restart()
+
+    def _do_copy(self) -> None:
+        self.world.copy()
+
+    def _do_roll(self, number: int, at_once: bool) -> None:
+        if len(self.world.copies) >= -number:
+            self.world.roll_back(number)
+            if at_once:
+                self.world.buffer.initialise()
+
+    def _do_empty(self) -> None:
+        self.world.empty()
+
+    # ------------------------------------------------------------------ the end
+    def heal(self) -> None:
+        """Whoever is left dies, the servers are well, time passes, until nothing is left to do."""
+        world = self.world
+        for actor in self._living():
+            actor.kill()
+        world.store_away, world.lose_answer = False, False
+        world.commit_faults.clear()
+        for number in range(len(world.buffer.partitions)):
+            for what in ("lease", "hold", "bell"):
+                world.expire(what, number)
+        world.crew = world.new_crew()
+        for _ in range(ROUNDS):
+            world.tick += 1
+            world.crew.sweeper.sweep()
+            bells, world.doorbells[:] = list(world.doorbells), []
+            for number in dict.fromkeys(bells):
+                world.crew.flusher.flush(number)
+            if not world.doorbells and not any(left(world.buffer)):
+                return
+            world.advance(61_000)
+
+    def finish(self) -> Verdict:
+        """Heal, read, gather and check."""
+        self.heal()
+        world, clients = self.world, self.clients
+        chats = sorted({(save.owner, save.conversation) for save in clients.sent})
+        for cold in (False, True):
+            for _, name in chats:
+                place = world.buffer.place(OWNER, name)
+                if cold:
+                    world.buffer.evict(place.keys, place.hex, 0)
+                clients.read(name).finish()
+            clients.list().finish()
+        rest = gather(world.buffer, world.real_store, world.pipeline, chats)
+        for fault in world.history.of(Fault):
+            assert fault.noticed != NEVER, "nobody noticed that the buffer lost something"
+        return check(world.history, rest)
+
+
+def run(world: World, actions: Sequence[Action]) -> Verdict:
+    """Carry out ``actions`` in an empty world."""
+    world.reset()
+    made = Run(world)
+    made.carry_out(actions)
+    return made.finish()
+
+
+def shrink(fails: Callable[[list[Action]], bool], actions: Sequence[Action]) -> list[Action]:
+    """A sublist of ``actions`` that still fails and from which no single piece can be left out."""
+    left_ = list(actions)
+    size = max(len(left_) // 2, 1)
+    while True:
+        at, smaller = 0, False
+        while at < len(left_):
+            tried = left_[:at] + left_[at + size :]
+            if tried and fails(tried):
+                left_, smaller = tried, True
+            else:
+                at += size
+        if size == 1 and not smaller:
+            return left_
+        size = max(size // 2, 1)
