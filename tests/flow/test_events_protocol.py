@@ -382,7 +382,7 @@ def test_a_reader_that_does_not_read_is_ended_and_costs_the_others_nothing(world
 
     asyncio.run(main())
     figures = httpx.get(f"{world.events.url}/metrics").text
-    assert "blotter_events_dropped_total" in figures
+    assert "blotter_events_dropped_total 1.0" in figures
 
 
 def test_the_process_tells_how_it_is(world: World) -> None:
