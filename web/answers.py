@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 from pydantic.alias_generators import to_camel
 
 from models.core.commands import Outcome
@@ -232,3 +232,58 @@ class PipelineStatus(BaseModel):
 
     buffer: str
     store: str
+
+
+class EventOfItem(Shape):
+    """Put `item` in the place of what has its kind and id; with `deletedAt`: take it away."""
+
+    type: Literal["item"]
+    kind: Literal["conversation", "message", "toolResult", "artifact"]
+    version: int
+    item: Message | ToolResult | Artifact | Conversation
+    partial: Literal[True] = Field(
+        True,
+        description="Saved while Postgres was away; a layer to be dropped when the stream ends or is up to date.",
+    )
+
+
+class EventOfAppend(Shape):
+    """The end of a text, and small fields: what stands before `offset`, then `text`; then each field of `set`."""
+
+    type: Literal["append"]
+    kind: Literal["message", "artifact"]
+    id: str
+    part: int = Field(0, description="Number of the part whose text it is; absent: `content`.")
+    offset: int = Field(description="UTF-16 units, as `string.length` counts.")
+    text: str = Field(description="May be empty: then only `set` tells something.")
+    status: Status
+    version: int
+    set: dict[str, Any] = Field(description="Fields of the item that changed, by name.")
+    partial: Literal[True] = True
+
+
+class StoredVersion(Shape):
+    """One version of an item."""
+
+    kind: Literal["conversation", "message", "toolResult", "artifact"]
+    id: str
+    version: int
+
+
+class EventOfCommit(StoredVersion):
+    """This version of the item is committed in Postgres."""
+
+    type: Literal["stored"]
+
+
+class EventOfEpoch(Shape):
+    """A checkpoint: of what has at most `version` all but `unstored` is committed, under this buffer epoch."""
+
+    type: Literal["epoch"]
+    buffer_epoch: str
+    version: int
+    unstored: list[StoredVersion]
+
+
+class Events(RootModel[list[EventOfItem | EventOfAppend | EventOfCommit | EventOfEpoch]]):
+    """Events in order."""

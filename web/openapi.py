@@ -25,6 +25,11 @@ _HEADERS: Final[dict[str, str]] = {
     "X-Request-Id": "Yours, or one made for this request; stands in our log.",
     "WWW-Authenticate": "What is wrong with the token (RFC 6750).",
     "Allow": "The methods this address takes.",
+    "Stream-Next-Offset": "The offset to go on from.",
+    "Stream-Up-To-Date": "`true`: there was nothing more when this was answered.",
+    "Stream-Cursor": "Send it as `cursor` with the next long poll.",
+    "Stream-Closed": "`true`: the conversation is deleted, nothing follows.",
+    "Blotter-Buffer-Epoch": "When it changes, send again what was not yet stored.",
 }
 #: Problems that any operation with a token may answer.
 _ALWAYS: Final = ("unauthenticated", "forbidden", "invalid", "rate-limited", "internal")
@@ -178,6 +183,8 @@ def _answer(answer: Answer) -> dict[str, Any]:
     if answer.model is not None:
         schema = {"$ref": _REF.format(model=answer.model.__name__)}
         described["content"] = {"application/json": {"schema": schema}}
+        if answer.media_type is not None:
+            described["content"][answer.media_type] = {"schema": {"type": "string"}}
     elif answer.media_type is not None:
         described["content"] = {answer.media_type: {"schema": {"type": "string"}}}
         if answer.media_type == "application/json":

@@ -65,7 +65,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an operation may answer with one status: a model or another media type, and headers worth naming."""
+    """What an operation may answer with one status: a model, another media type, or both; and headers worth naming."""
 
     description: str
     model: type[BaseModel] | None = None

@@ -142,6 +142,39 @@ _CONVERSATIONS: Final = (
     ),
 )  # fmt: skip
 
+_STREAM_HEADERS: Final = (
+    "Stream-Next-Offset", "Stream-Up-To-Date", "Stream-Cursor", "Stream-Closed", "Blotter-Buffer-Epoch",
+)  # fmt: skip
+_EVENTS: Final = (
+    Operation(
+        "followConversation", "GET", f"{_CONVERSATION}/events", "Follow a conversation live", conversations.events,
+        "conversations",
+        {
+            200: Answer(
+                "What changed above the offset; with `live=sse` the events `data` and `control` of the protocol.",
+                shapes.Events, media_type="text/event-stream", headers=(*_STREAM_HEADERS, "ETag"),
+            ),
+            204: Answer("A long poll with nothing to tell.", headers=_STREAM_HEADERS),
+            304: Answer("You have just that.", headers=("ETag", *_STREAM_HEADERS)),
+        },
+        ("malformed", *_READ_PROBLEMS, "unavailable"),
+        query=(
+            Query(
+                "offset", "text",
+                "`-1` the beginning, `now` the end, an offset that was told, or the `version` of a conversation that was "
+                "read. Without `live` it may be left out.",
+            ),
+            Query("live", "text", "Wait for what comes; without it, what there is.", choices=("long-poll", "sse")),
+            Query("cursor", "text", "The `Stream-Cursor` of the answer before."),
+        ),
+        description=(
+            "The read side of the Durable Streams protocol, JSON mode, served by a process of its own: at EVENTS_URL "
+            "where that is another origin. Each item that changed above the offset comes whole, once; a connected reader "
+            "gets only the ends of texts that grow. 410: begin again at `-1`."
+        ),
+    ),
+)  # fmt: skip
+
 _STREAMING: Final = (
     Operation(
         "saveAssistantMessage", "PATCH", f"{_CONVERSATION}/messages/{{messageId}}", "Stream into a message",
@@ -210,6 +243,7 @@ _SERVICE: Final = (
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
     *_CONVERSATIONS,
+    *_EVENTS,
     *_item_operations(
         "m", "messages", "message", ("saveUserMessage", "saveOrUpdateMessage"),
         (schemas.NewMessage, schemas.MessageUpdate), (shapes.Message, shapes.MessagePage),

@@ -10,6 +10,7 @@ from models.identity import mint_id
 from models.pipeline.views import ConversationView
 from web import render, saving
 from web.call import Call
+from web.problems import Problem
 
 
 def create(call: Call) -> Response:
@@ -64,6 +65,12 @@ def entity_tag(view: ConversationView) -> str | None:
     stored += [item.stored for item in view.tool_results]
     stored += [item.stored for item in view.artifacts]
     return f"{view.etag}.{stored.count(False)}"
+
+
+def events(call: Call, conversation_id: str) -> Response:
+    """Live events are another process' (web/events): a reader here would hold a thread that saves need."""
+    where = call.context.settings.events_url or "this address, but were not routed there"
+    raise Problem("not-found", f"Live events are served at {where}.")
 
 
 def update(call: Call, conversation_id: str) -> Response:
