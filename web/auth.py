@@ -3,6 +3,9 @@
     Authorization: Bearer <token>          `sub` is the owner
     Blotter-Owner: <owner>                 only with the scope `blotter:act-for`: a backend acts for its user
 
+The owner's name is percent-encoded (UTF-8, as in an address) where it holds anything but plain characters: granian hands
+on a header with other bytes as an empty text, and a browser cannot send one.
+
 A save must be quick, so a checked token is kept by its digest (never the token itself), at most until its `exp` and
 for five minutes, so that a key that was withdrawn stops working. Algorithms are pinned by kind of key: a secret never
 checks RS256 or ES256, a public key never HS256.
@@ -16,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Final
+from urllib.parse import unquote
 
 import jwt
 
@@ -69,9 +73,9 @@ class Caller:
         if ACT_FOR not in self.scopes:
             raise Forbidden(f"{OWNER_HEADER} needs a token with the scope {ACT_FOR}.", ACT_FOR)
         try:
-            owner = acting_for.encode("latin-1").decode()
+            owner = unquote(acting_for.encode("latin-1").decode(), errors="strict")
         except UnicodeError:
-            raise BadOwner(f"{OWNER_HEADER} must be UTF-8.") from None
+            raise BadOwner(f"{OWNER_HEADER} must be UTF-8, percent-encoded.") from None
         if not is_owner(owner):
             raise BadOwner(f"{OWNER_HEADER} must be 1-{_MAX_OWNER} characters, without control characters.")
         return owner

@@ -144,9 +144,10 @@ def test_acting_for_another_needs_the_scope() -> None:
     backend = Caller("backend", frozenset({"blotter:act-for"}))
     assert backend.owner("ann") == "ann"
     assert backend.owner("Zoë".encode().decode("latin-1")) == "Zoë"
+    assert backend.owner("Zo%C3%AB%20100%25") == "Zoë 100%"
     with pytest.raises(Forbidden):
         Caller("bob", frozenset()).owner("ann")
-    for bad in ("", "x" * 257, "a\x7fb", "\xff"):
+    for bad in ("", "x" * 257, "a\x7fb", "\xff", "a%00b", "%ff"):
         with pytest.raises(BadOwner):
             backend.owner(bad)
 
