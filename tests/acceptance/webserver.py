@@ -46,9 +46,9 @@ def environment(database_url: str, buffer_url: str, **settings: str) -> dict[str
 
 
 @contextmanager
-def web_process(environ: dict[str, str], *, threads: int = 8) -> Iterator[str]:
+def web_process(environ: dict[str, str], *, threads: int = 8, port: int | None = None) -> Iterator[str]:
     """The base URL of a granian that serves `web.app`; ready when this enters, gone when it leaves."""
-    port = free_port()
+    port = port or free_port()
     argv = [
         *("granian", "--interface", "wsgi", "--factory", "--host", "127.0.0.1", "--port", str(port)),
         *(

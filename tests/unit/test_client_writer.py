@@ -456,10 +456,12 @@ def test_a_buffer_that_came_back_with_longer_parts_is_told_in_single_steps() -> 
     desk.writer.add("b" * 100, desk.now)
     assert desk.settle()
     desk.server.lose(before)
+    desk.writer.add("c" * 100, desk.now)
+    assert desk.settle()
     desk.writer.finish("complete", None, desk.now)
     assert desk.settle()
     assert isinstance(desk.next(), Done)
-    assert desk.message["content"] == "a" * 100 + "b" * 100
+    assert desk.message["content"] == "a" * 100 + "b" * 100 + "c" * 100
     assert desk.message["parts"] == [{"type": "text", "text": "short"}] * 2
     assert desk.message["status"] == "complete"
 

@@ -191,7 +191,7 @@ class Writer:
         epoch = saved.get("bufferEpoch")
         if self._epoch is not None and epoch != self._epoch and not isinstance(step.op, Restate):
             self._restate = Restate()
-        elif step.final and not passed_over:
+        elif step.final:
             self._done = True
         self._epoch = epoch
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self, Unpack, cast
+from urllib.parse import quote
 from uuid import uuid4
 
 import httpx
@@ -36,6 +37,8 @@ from blotter_client.writer import OnConflict
 #: Silence after which a request is given up, s: above the longest `wait`.
 TIMEOUT_S = 20.0
 CONNECT_S = 5.0
+#: What an owner's name may hold besides letters and digits without being percent-encoded.
+_PLAIN = "!#$&'()*+,-./:;<=>?@[]^_`{|}~"
 
 
 class Blotter:
@@ -170,14 +173,12 @@ class Blotter:
                 pause(decision.wait_s)
 
     def _once(self, request: Request, token: str, owner: str | None) -> Any:
-        headers: dict[str, str | bytes] = {"Authorization": f"Bearer {token}", **request.headers()}
+        headers = {"Authorization": f"Bearer {token}", **request.headers()}
         if owner is not None:
-            headers["Blotter-Owner"] = owner.encode()
+            headers["Blotter-Owner"] = quote(owner, safe=_PLAIN)
         self.requests += 1
         try:
-            response = self._http.request(
-                request.method, request.path, content=request.body, headers=cast(Any, headers)
-            )
+            response = self._http.request(request.method, request.path, content=request.body, headers=headers)
         except httpx.TransportError as error:
             raise Unreachable(f"{request.method} {self._http.base_url}: {type(error).__name__}") from error
         if response.is_success:
