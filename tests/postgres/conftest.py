@@ -14,6 +14,14 @@ from sqlalchemy.engine import Engine
 from models.postgres.engine import make_engine
 from models.postgres.store import Store
 from models.settings import Settings, load
+from tests.servers import RunningPostgres
+
+
+@pytest.fixture(scope="module")
+def module_database_url(postgres_server: RunningPostgres, template_database: str) -> Iterator[str]:
+    """A migrated database for all tests of a module that keep out of each other's way; cloning one takes its time."""
+    with postgres_server.new_database(template_database) as url:
+        yield url
 
 
 @pytest.fixture

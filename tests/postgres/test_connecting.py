@@ -14,11 +14,16 @@ import pytest
 
 from models.errors import SettingsError, StoreUnavailable
 from models.postgres import connecting
-from models.postgres.connecting import connect
-from models.postgres.engine import libpq_url, make_engine
+from models.postgres.connecting import WatchedConnection, connect
+from models.postgres.engine import Role, libpq_url, make_engine
 from models.postgres.store import Store
 from models.settings import load
 from tests.servers import eventually
+
+
+@pytest.fixture
+def database_url(module_database_url: str) -> str:
+    return module_database_url
 
 
 @contextmanager
@@ -117,6 +122,18 @@ def test_more_threads_than_connections_wait_only_as_long_as_a_connection_may_tak
         store.ping()
     store.ping()
     store.close()
+
+
+@pytest.mark.parametrize(("role", "silence_s"), [("web", 2.0), ("worker", 7.0), ("tool", None)])
+def test_an_engine_hands_its_limits_to_its_connections(
+    database_url: str, settings_for: Callable[..., Any], role: Role, silence_s: float | None
+) -> None:
+    engine = make_engine(database_url, role=role, settings=settings_for(), prepare_threshold=None)
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, WatchedConnection)
+        assert (driver.silence_s, driver.prepare_threshold) == (silence_s, None)
+    engine.dispose()
 
 
 @pytest.mark.parametrize(

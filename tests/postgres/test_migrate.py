@@ -132,6 +132,7 @@ def test_a_table_that_stays_locked_is_given_up(
 ) -> None:
     monkeypatch.setattr(migrate, "_DDL_LOCK_MS", 20)
     monkeypatch.setattr(migrate, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(migrate, "_TRIES", 3)
     with sql.transaction():
         sql.execute("LOCK TABLE messages IN ACCESS SHARE MODE")
         with pytest.raises(StoreUnavailable, match="55P03"):

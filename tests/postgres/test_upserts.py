@@ -31,7 +31,10 @@ from tests.postgres.examples import (
     tool_result,
 )
 
-MAKERS = [conversation, message, tool_result, artifact]
+
+@pytest.fixture
+def database_url(module_database_url: str) -> str:
+    return module_database_url
 
 
 def one_of_each(**given: Any) -> list[Record]:
@@ -137,12 +140,10 @@ def test_rows_go_out_in_the_order_of_their_keys(engine: Engine, sql: psycopg.Con
     with transaction(engine) as connection:
         upsert(connection, rows)
     # Physical order is the order of insertion, hence of locks.
-    physical = sql.execute("SELECT conversation_uid, id FROM messages ORDER BY ctid").fetchall()
-    assert (
-        physical
-        == sorted(physical)
-        == sql.execute("SELECT conversation_uid, id FROM messages ORDER BY 1, 2").fetchall()
-    )
+    select = "SELECT conversation_uid, id FROM messages WHERE conversation_uid = ANY(%s) ORDER BY "
+    physical = sql.execute(select + "ctid", (uids,)).fetchall()
+    assert physical == sorted(physical) == sql.execute(select + "1, 2", (uids,)).fetchall()
+    assert len(physical) == len(rows)
 
 
 def test_writers_in_opposite_orders_do_not_deadlock(new_engine: Callable[[], Engine]) -> None:
@@ -307,12 +308,12 @@ def test_a_rejected_record_takes_its_batch_with_it_and_nobody_else(
     bad = message(uid, **{"id": "bad", **secret, **given_})
 
     with pytest.raises(RecordRejected) as caught:
-        store.write([conversation(), message(uid, "after"), bad])
+        store.write([conversation(owner=str(uid)), message(uid, "after"), bad])
 
     assert caught.value.sqlstate == sqlstate
     assert "hunter2" not in repr(caught.value) + str(caught.value)
     assert store.snapshot(uid).messages == (message(uid, "before"),)
-    assert store.list_conversations("ada", archived=False, after=None, limit=10) == []
+    assert store.list_conversations(str(uid), archived=False, after=None, limit=10) == []
     assert store.write([message(uid, "after")]).written
     # The connection was good all along.
     assert engine.pool.checkedin() == 1  # type: ignore[attr-defined]
