@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import httpx
@@ -54,7 +54,9 @@ class Program:
 class Rig:
     """What runs: `environ` is what a client must know."""
 
-    def __init__(self, buffer: Running, postgres: Running, programs: dict[str, Program], environ: dict[str, str]) -> None:
+    def __init__(
+        self, buffer: Running, postgres: Running, programs: dict[str, Program], environ: dict[str, str]
+    ) -> None:
         self.buffer = buffer
         self.postgres = postgres
         self.programs = programs
@@ -148,8 +150,8 @@ def door(running: Rig) -> Iterator[None]:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class names it so
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
+    # One thread for all it does: what a thread starts dies with that thread (see web/cli/lifeline.py).
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
         running.environ["CONTROL_URL"] = f"http://127.0.0.1:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
