@@ -150,6 +150,18 @@ def test_a_save_that_changes_nothing_after_all_still_leaves_no_lower_version(
     assert stored.content == by_id[command.id].content
 
 
+@pytest.mark.parametrize("content", ["new", "base"])
+def test_versions_told_in_the_blind_are_exceeded_though_the_clock_went_back(away: Chat, content: str) -> None:
+    away.buffer.now_us = 1_900_000_000_000_000
+    reply = away.send(put("m", "m1", content=content), put("m", "m4"), mode="blind")
+    away.buffer.now_us = 1_850_000_000_000_000
+    replay(away)
+    rows = away.check()
+    assert rows["m/m1"]["v"] > reply.items[0].version
+    assert rows["m/m4"]["v"] > reply.items[1].version
+    assert rows["h"]["last"] > reply.v
+
+
 def test_a_save_with_an_unknown_base_may_be_all_there_is(chat: Chat) -> None:
     blind(chat, put("m", "m1", content="a"))
     assert [out.outcome for out in replay(chat)] == ["accepted"]
