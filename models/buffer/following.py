@@ -10,10 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from models.buffer.buffer import Buffer, Place
 from models.buffer.codec import View
 from models.buffer.scripts import call_many
+from models.errors import BufferUnavailable
 
 #: Bytes of rows in one answer; a conversation with more new to tell is read in several.
 MOST_BYTES: Final = 4 * 1024 * 1024
@@ -65,12 +67,18 @@ class FollowReply(msgspec.Struct, array_like=True, frozen=True):
     items: tuple[Followed, ...]
 
 
+#: How often a broken connection is replaced before it counts.
+_TRIES: Final = 4
+
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(FollowReply).decode
 
 
 def follow(buffer: Buffer, requests: Sequence[FollowRequest]) -> list[FollowReply]:
-    """One answer a request, in order. Raises BufferUnavailable for all of them."""
+    """One answer a request, in order. Raises BufferUnavailable for all of them.
+
+    Tried again where a connection was broken: after a restart of the server every idle one of the pool is.
+    """
     calls: list[tuple[Sequence[str], Sequence[Any]]] = []
     for request in requests:
         keys, uid = request.place.keys, request.place.hex
@@ -86,4 +94,10 @@ def follow(buffer: Buffer, requests: Sequence[FollowRequest]) -> list[FollowRepl
         }
         key_list = [keys.meta, keys.epoch, keys.rows(uid), keys.bodies(uid), keys.journal(uid)]
         calls.append((key_list, [_encode(body)]))
-    return [_decode(raw) for raw in call_many(buffer.client, "follow", calls)]
+    for left in reversed(range(_TRIES)):
+        try:
+            return [_decode(raw) for raw in call_many(buffer.client, "follow", calls)]
+        except BufferUnavailable as error:
+            if not left or not isinstance(error.__cause__, RedisConnectionError):
+                raise
+    raise AssertionError("unreachable")

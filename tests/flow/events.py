@@ -112,6 +112,8 @@ class Fold:
         self.offset = offset
         self.closed = False
         self.epochs: list[str] = []
+        #: One event of each type, as it came.
+        self.examples: dict[str, dict[str, Any]] = {}
         self.told = 0
         #: Bytes of events, and characters of text that appends carried.
         self.bytes = 0
@@ -130,6 +132,7 @@ class Fold:
         touched: dict[tuple[str, str], int] = {}
         for event in events:
             self.told += 1
+            self.examples[event["type"]] = orjson.loads(orjson.dumps(event))
             getattr(self, f"_{event['type']}")(event, touched)
         self._told |= touched
         assert self.offset in ("-1", "now") or offset >= self.offset, (self.offset, offset)
@@ -292,10 +295,16 @@ class Sse:
 
 
 async def follow(
-    url: str, conversation: str, fold: Fold, *, until: Any = None, batches: int | None = None
+    url: str,
+    conversation: str,
+    fold: Fold,
+    *,
+    until: Any = None,
+    batches: int | None = None,
+    headers: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Read one connection into ``fold`` until it ends, ``until(fold, control)``, or so many batches; the last control."""
-    connection = await Sse.open(url, conversation, fold.offset)
+    connection = await Sse.open(url, conversation, fold.offset, headers)
     fold.connect()
     control: dict[str, Any] = {}
     try:

@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import orjson
 import pytest
+from jsonschema import Draft202012Validator
 
 from models.core import commands as c
 from tests.flow.events import EventsProcess, Fold, Refused, bearer, events_process, follow, shown
 from tests.flow.rig import Rig, rig
 from tests.servers import RunningPostgres, start_valkey
 from web import render
+from web.openapi import document
 
 SEEDS = range(6)
 TEXTS = ("a", " word", "äö", "😀", "𝕏y", "\n", "\r\n", '"\\', "\u2028", "日本")
@@ -48,6 +51,12 @@ def get(world: Rig, conversation: str) -> dict[str, list[bytes]]:
     """What GET /api/conversations/{id}?branches=all shows."""
     view = world.pipeline.read("ann", conversation, branches=True, limit=5000)
     return shown(render.view(view))
+
+
+def conforming(events: list[Any]) -> None:
+    """They have the shapes that the OpenAPI document gives."""
+    components = orjson.loads(orjson.dumps(document()["components"]))
+    Draft202012Validator({"$ref": "#/components/schemas/Events", "components": components}).validate(events)
 
 
 class Writer:
@@ -217,9 +226,14 @@ def test_readers_from_any_offset_end_with_what_the_api_shows(world: World, seed:
     for fold in folds:
         assert fold.view() == expected
 
+    for fold in folds:
+        assert fold.examples.keys() >= {"item", "append", "epoch"}
+        conforming(list(fold.examples.values()))
+
     # Whoever begins now, or catches up without a live connection, sees the same.
     late = Fold()
     answer = httpx.get(world.events.path(conversation), headers=bearer())
+    conforming(answer.json())
     late.connect()
     late.apply(answer.content, answer.headers["stream-next-offset"])
     assert late.view() == expected
