@@ -19,6 +19,7 @@ from models.pipeline.read import Reader
 from models.pipeline.save import Saver, all_acknowledged
 from models.pipeline.views import ConversationPage, ConversationView, Item, ItemPage, SaveResult
 from models.postgres.engine import Role
+from models.postgres.errors import SchemaError
 from models.postgres.store import Store
 from models.settings import Settings
 
@@ -153,6 +154,8 @@ class Pipeline:
             state["buffer"] = str(error)
         try:
             self.store.ping()
+        except SchemaError as error:
+            state["store"] = str(error)
         except StoreUnavailable:
             state["store"] = "unavailable"
         except BlotterError as error:

@@ -34,8 +34,8 @@ class StoreUnreachable(StoreUnavailable):
     """No connection to Postgres, or it broke: the next call would most likely fail too. Trips the breaker."""
 
 
-class SchemaError(BlotterError):
-    """The database's schema is missing or another than this code's; `blotter db upgrade` is the remedy."""
+class SchemaError(StoreUnavailable):
+    """The database's schema is missing or another than this code's; `blotter db upgrade` is the remedy. Saves go on."""
 
 
 def translate(error: BaseException) -> BlotterError | None:

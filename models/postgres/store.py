@@ -119,9 +119,9 @@ class Store:
             return purge.purge(connection, before, limit)
 
     def ping(self) -> None:
-        """Return when Postgres answers a statement; raise StoreUnavailable when not."""
+        """Return when Postgres answers a statement on our schema; raise StoreUnavailable, SchemaError when not."""
         with self._reading() as connection:
-            connection.exec_driver_sql("SELECT 1")
+            connection.exec_driver_sql("SELECT FROM conversations LIMIT 0")
 
     def close(self) -> None:
         """Close all idle connections."""

@@ -344,3 +344,16 @@ def test_deleting_where_nothing_was_makes_no_conversation_but_a_late_save_stays_
 def test_a_tool_result_without_a_call_id_has_its_own(chat: Rig) -> None:
     chat.save("c", c.put("t", "t1", {"output": 1}))
     assert chat.pipeline.item("ann", "c", "t", "t1")[0].record.tool_call_id == "t1"
+
+
+def test_without_a_schema_saves_go_on_as_if_postgres_were_away(
+    buffer_url: str, empty_database_url: str
+) -> None:
+    from models.postgres.migrate import upgrade
+
+    with rig(buffer_url, empty_database_url) as chat:
+        assert chat.say("c", "m1", "x").base == "unknown"
+        assert "blotter db upgrade" in chat.pipeline.ready()["store"]
+        upgrade(empty_database_url)
+        assert chat.texts("c") == [("m1", "x")]
+        assert chat.pipeline.ready() == {"buffer": "ok", "store": "ok"}
