@@ -145,8 +145,6 @@ function record(stream, blotter, chatId, { continued, parentId, abortSignal }) {
     if (ended) return;
     ended = true;
     if (reply === null) return;
-    // A last write: the SDK notes a step's beginning without showing it.
-    if (how !== "interrupted") copy.enqueue({ type: "start", messageId: reply.id });
     copy.close();
     await folding.catch(() => {});
     const fields = shown ? fieldsOf(shown) : {};

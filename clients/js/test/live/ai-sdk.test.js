@@ -1,0 +1,273 @@
+/** The real `ai` and `@ai-sdk/react`, driven through Chat: what is stored equals the SDK's own final messages. */
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { Chat } from "@ai-sdk/react";
+import { lastAssistantMessageIsCompleteWithToolCalls, readUIMessageStream } from "ai";
+
+import { chunksBetween, loadMessages, watchChat, withBlotter } from "../../ai-sdk.js";
+import { createBlotter } from "../../blotter.js";
+import { badNetwork, dice, need, newChat, randomText, read, soon } from "../support.js";
+
+const open = (env) => createBlotter({ baseUrl: need("BASE_URL"), eventsUrl: process.env.EVENTS_URL || undefined, token: async () => need("TOKEN"), env, limits: { confirmMs: 100, backoffMs: 15, backoffMaxMs: 100 } });
+const json = (value) => JSON.parse(JSON.stringify(value));
+
+/** A transport that plays chunks, one list a request. */
+function player(...runs) {
+  const requests = [];
+  return {
+    requests,
+    async sendMessages(options) {
+      requests.push(options);
+      const run = runs.shift() ?? [];
+      if (run instanceof Error) throw run;
+      return new ReadableStream({
+        async start(controller) {
+          for (const chunk of run) {
+            if (options.abortSignal?.aborted) return controller.error(new DOMException("aborted", "AbortError"));
+            if (chunk === "break") return controller.error(new TypeError("fetch failed: network"));
+            if (typeof chunk === "number") await soon(chunk);
+            else controller.enqueue(structuredClone(chunk));
+          }
+          controller.close();
+        },
+      });
+    },
+    reconnectToStream: async () => null,
+  };
+}
+
+const words = (id, text) => [{ type: "text-start", id }, ...text.match(/.{1,9}/gsu).map((delta) => ({ type: "text-delta", id, delta })), { type: "text-end", id }];
+const provider = { acme: { note: 1 } };
+
+/** One of every kind of chunk that leaves something in a message. */
+const EVERYTHING = [
+  { type: "start", messageId: "answer", messageMetadata: { model: "m", nested: { a: 1 } } },
+  { type: "start-step" },
+  { type: "reasoning-start", id: "r1", providerMetadata: provider },
+  { type: "reasoning-delta", id: "r1", delta: "Thinking 😀 " },
+  { type: "reasoning-delta", id: "r1", delta: "hard." },
+  { type: "reasoning-end", id: "r1", providerMetadata: { acme: { signature: "s" } } },
+  ...words("t1", "Let me look. "),
+  { type: "tool-input-start", toolCallId: "c1", toolName: "search", title: "Search" },
+  { type: "tool-input-delta", toolCallId: "c1", inputTextDelta: '{"query": "we' },
+  { type: "tool-input-delta", toolCallId: "c1", inputTextDelta: 'ather", "n": 3}' },
+  { type: "tool-input-available", toolCallId: "c1", toolName: "search", title: "Search", input: { query: "weather", n: 3 }, providerMetadata: provider },
+  { type: "tool-output-available", toolCallId: "c1", output: { found: ["half"] }, preliminary: true },
+  { type: "tool-output-available", toolCallId: "c1", output: { found: ["a", { b: null }] }, providerMetadata: provider },
+  { type: "tool-input-available", toolCallId: "c2", toolName: "mcp", input: [1], dynamic: true, providerExecuted: true },
+  { type: "tool-output-error", toolCallId: "c2", errorText: "It broke.", dynamic: true, providerExecuted: true },
+  { type: "tool-input-available", toolCallId: "c3", toolName: "remove", input: { path: "/" } },
+  { type: "tool-approval-request", approvalId: "ok1", toolCallId: "c3" },
+  { type: "tool-approval-response", approvalId: "ok1", approved: false, reason: "No!" },
+  { type: "tool-output-denied", toolCallId: "c3" },
+  { type: "tool-input-error", toolCallId: "c4", toolName: "odd", input: "not { json", errorText: "Bad input." },
+  { type: "finish-step" },
+  { type: "start-step" },
+  { type: "source-url", sourceId: "s1", url: "https://example.test/a", title: "A", providerMetadata: provider },
+  { type: "source-document", sourceId: "s2", mediaType: "application/pdf", title: "B", filename: "b.pdf" },
+  { type: "file", mediaType: "image/png", url: "data:image/png;base64,iVBORw0KGgo=" },
+  { type: "data-progress", id: "p", data: { done: 0.5 } },
+  { type: "data-progress", id: "p", data: { done: 1 } },
+  { type: "data-note", data: "no id" },
+  { type: "data-gone", data: "never kept", transient: true },
+  ...words("t2", "The answer: 42 👩‍👩‍👧 漢字. ".repeat(12)),
+  { type: "finish-step" },
+  { type: "finish", finishReason: "stop", messageMetadata: { usage: { total: 7 }, nested: { b: 2 } } },
+];
+
+async function assertStored(chat, more = {}) {
+  const reader = open();
+  assert.deepEqual(await loadMessages(reader, chat.id), json(chat.messages));
+  const view = await read(chat.id);
+  for (const [id, status] of Object.entries(more)) assert.equal(view.messages.find((message) => message.id === id)?.status, status, `status of ${id}`);
+  await reader.dispose();
+}
+
+test("every kind of part comes back verbatim", async () => {
+  const blotter = open();
+  const chat = new Chat({ id: newChat(), transport: withBlotter(player(EVERYTHING), blotter) });
+  await chat.sendMessage({ text: "What is it?", metadata: { from: "me" }, files: [{ type: "file", mediaType: "text/plain", url: "data:,x", filename: "x.txt" }] });
+  assert.equal(chat.status, "ready", chat.error?.message);
+  assert.ok(chat.messages[1].parts.length >= 12);
+  assert.ok(await blotter.flush({ until: "stored", timeoutMs: 10_000 }));
+  await assertStored(chat, { answer: "complete" });
+  await blotter.dispose();
+});
+
+test("steps, not whole messages: a long reply costs its length", async () => {
+  let bytes = 0;
+  const blotter = open({ fetch: (url, init) => ((bytes += init.body?.length ?? 0), fetch(url, init)) });
+  const text = "word ".repeat(6000);
+  const chunks = [{ type: "start" }, ...words("t", text).flatMap((chunk, index) => (index % 40 ? [chunk] : [1, chunk])), { type: "finish" }];
+  const chat = new Chat({ id: newChat(), transport: withBlotter(player(chunks), blotter) });
+  await chat.sendMessage({ text: "Go" });
+  await blotter.flush();
+  await assertStored(chat);
+  assert.ok(bytes < text.length * 4, `${bytes} for ${text.length}`);
+  await blotter.dispose();
+});
+
+test("a stream that names no message: page and server know it by one id all the same", async () => {
+  const blotter = open();
+  const runs = [[{ type: "start" }, ...words("t", "one"), { type: "finish" }], [...words("t", "two")], [{ type: "data-hint", data: 1, transient: true }, { type: "start", messageId: "named" }, ...words("t", "three")]];
+  const chat = new Chat({ id: newChat(), transport: withBlotter(player(...runs), blotter) });
+  for (const text of ["1", "2", "3"]) await chat.sendMessage({ text });
+  await blotter.flush();
+  assert.equal(chat.messages.length, 6);
+  assert.equal(chat.messages[5].id, "named");
+  await assertStored(chat);
+  await blotter.dispose();
+});
+
+test("a tool run by the page: its output is saved, and the same message goes on", async () => {
+  const blotter = open();
+  const first = [{ type: "start", messageId: "a" }, { type: "start-step" }, { type: "tool-input-available", toolCallId: "c", toolName: "where", input: {} }, { type: "finish-step" }, { type: "finish" }];
+  const second = [{ type: "start" }, { type: "start-step" }, ...words("t", "You are in Paris."), { type: "finish-step" }, { type: "finish" }];
+  const transport = player(first, second);
+  const chat = new Chat({ id: newChat(), transport: withBlotter(transport, blotter), sendAutomaticallyWhen: lastAssistantMessageIsCompleteWithToolCalls });
+  await chat.sendMessage({ text: "Where am I?" });
+  await blotter.flush();
+  await assertStored(chat, { a: "complete" });
+  chat.addToolOutput({ tool: "where", toolCallId: "c", output: "Paris" });
+  for (let tries = 0; tries < 200 && (transport.requests.length < 2 || chat.status !== "ready"); tries++) await soon(10);
+  assert.equal(chat.messages.length, 2);
+  assert.ok(await blotter.flush({ until: "stored", timeoutMs: 10_000 }));
+  await assertStored(chat, { a: "complete" });
+  await blotter.dispose();
+});
+
+test("an output that no request follows is saved by watching the chat", async () => {
+  const blotter = createBlotter({ baseUrl: need("BASE_URL"), token: need("TOKEN"), limits: { autosaveMs: 150 } });
+  const run = [{ type: "start", messageId: "a" }, { type: "tool-input-available", toolCallId: "c", toolName: "where", input: {} }];
+  const chat = new Chat({ id: newChat(), transport: withBlotter(player(run), blotter) });
+  const end = watchChat(blotter, chat);
+  await chat.sendMessage({ text: "Where?" });
+  chat.addToolOutput({ tool: "where", toolCallId: "c", output: "Rome" });
+  await soon(400);
+  await blotter.flush();
+  await assertStored(chat);
+  end();
+  await blotter.dispose();
+});
+
+test("stop, an error in the stream, a broken connection, a refused request", async () => {
+  const blotter = open();
+  const runs = [
+    [{ type: "start", messageId: "stopped" }, { type: "text-start", id: "t" }, { type: "text-delta", id: "t", delta: "half a sen" }, 2_000],
+    [{ type: "start", messageId: "failed" }, ...words("t", "some"), { type: "error", errorText: "Too hot." }],
+    [{ type: "start", messageId: "broken" }, ...words("t", "torn"), 20, "break"],
+    new Error("503"),
+    [{ type: "start", messageId: "aborted" }, ...words("t", "server"), { type: "abort", reason: "quota" }],
+  ];
+  const chat = new Chat({ id: newChat(), transport: withBlotter(player(...runs), blotter), onError: () => {} });
+  const sending = chat.sendMessage({ text: "1" });
+  await soon(100);
+  await chat.stop();
+  await sending;
+  for (const text of ["2", "3", "4", "5"]) await chat.sendMessage({ text });
+  assert.ok(await blotter.flush({ timeoutMs: 5000 }));
+  await assertStored(chat, { stopped: "interrupted", failed: "error", broken: "error", aborted: "interrupted" });
+  const view = await read(chat.id);
+  assert.deepEqual(view.messages.filter(({ role }) => role === "assistant").map(({ statusReason }) => statusReason), ["stopped", "Too hot.", "fetch failed: network", "quota"]);
+  await blotter.dispose();
+});
+
+test("regenerating and editing make branches; loading follows the path that was shown", async () => {
+  const blotter = open();
+  const answer = (id) => [{ type: "start", messageId: id }, ...words("t", `answer ${id}`), { type: "finish" }];
+  const chat = new Chat({ id: newChat(), transport: withBlotter(player(answer("a1"), answer("a2"), answer("b1"), answer("c1")), blotter) });
+  await chat.sendMessage({ text: "first" });
+  await chat.regenerate();
+  await chat.sendMessage({ text: "second" });
+  await blotter.flush();
+  await assertStored(chat);
+  assert.deepEqual(chat.messages.map(({ id }) => id).slice(-1), ["b1"]);
+  await chat.sendMessage({ text: "second, better", messageId: chat.messages[2].id });
+  await blotter.flush();
+  await assertStored(chat);
+  const all = (await read(chat.id)).messages;
+  assert.ok(["a1", "a2", "b1", "c1"].every((id) => all.some((message) => message.id === id)), "nothing was deleted");
+  await blotter.dispose();
+});
+
+for (let seed = 1; seed <= 8; seed++) {
+  test(`random chunks over a bad network are stored as the SDK has them (seed ${seed})`, async () => {
+    const random = dice(seed);
+    const network = badNetwork(random, 0.25);
+    const blotter = open({ fetch: network.fetch, random: random.random });
+    const run = () => {
+      const chunks = [{ type: "start", ...(random.chance(0.5) ? { messageMetadata: { n: random.below(9) } } : {}) }];
+      let next = 0;
+      for (let step = 1 + random.below(3); step > 0; step--) {
+        chunks.push({ type: "start-step" });
+        for (let part = random.below(4); part > 0; part--) {
+          const id = `p${next++}`;
+          chunks.push(
+            ...random.pick([
+              () => words(id, randomText(random, 150) || "x"),
+              () => [{ type: "reasoning-start", id }, { type: "reasoning-delta", id, delta: randomText(random, 40) }, { type: "reasoning-end", id }],
+              () => [{ type: "tool-input-available", toolCallId: id, toolName: "x", input: { a: randomText(random, 5) } }, ...(random.chance(0.7) ? [{ type: "tool-output-available", toolCallId: id, output: random.below(5) }] : [])],
+              () => [{ type: "data-d", id: random.pick(["one", id]), data: random.below(100) }],
+              () => [{ type: "source-url", sourceId: id, url: "https://x.test" }],
+            ])(),
+          );
+          if (random.chance(0.5)) chunks.push(random.below(15));
+        }
+        chunks.push({ type: "finish-step" });
+        if (random.chance(0.15)) chunks.push({ type: "start-step" }, ...words(`p${next++}`, "taken back"), { type: "reset-step" });
+      }
+      return [...chunks, { type: "finish" }];
+    };
+    const chat = new Chat({ id: newChat(), transport: withBlotter(player(run(), run(), run()), blotter) });
+    for (const text of ["1", "2", "3"]) await chat.sendMessage({ text: text + randomText(random, 9) });
+    assert.equal(chat.status, "ready", chat.error?.message);
+    await network.calm();
+    assert.ok(await blotter.flush({ timeoutMs: 15_000 }), `${blotter.unsaved} unsaved`);
+    await network.calm();
+    await assertStored(chat);
+    await blotter.dispose();
+  });
+}
+
+test("a page opened in the middle of a reply shows it to its end", async () => {
+  const [writer, reader] = [open(), open()];
+  const id = newChat();
+  const chunks = EVERYTHING.flatMap((chunk) => [chunk, 12]);
+  const chat = new Chat({ id, transport: withBlotter(player(chunks), writer) });
+  const sending = chat.sendMessage({ text: "What is it?" });
+  await soon(500);
+  await writer.flush();
+  const late = new Chat({ id, messages: await loadMessages(reader, id), transport: withBlotter(player(), reader) });
+  assert.equal(late.messages.at(-1).role, "assistant");
+  const resumed = late.resumeStream();
+  await Promise.all([sending, resumed]);
+  assert.equal(late.status, "ready", late.error?.message);
+  assert.equal(late.messages.length, 2);
+  const plain = (messages) => json(messages).map((message) => ({ ...message, parts: message.parts.map(({ rawInput, ...part }) => part) }));
+  assert.deepEqual(plain(late.messages), plain(chat.messages));
+  await new Chat({ id, messages: await loadMessages(reader, id), transport: withBlotter(player(), reader) }).resumeStream();
+  await writer.flush();
+  await assertStored(chat, { answer: "complete" });
+  await writer.dispose();
+  await reader.dispose();
+});
+
+test("chunks between two snapshots lead the SDK's fold from one to the other", async () => {
+  const snapshots = [];
+  const stream = (chunks) => new ReadableStream({ start: (controller) => (chunks.forEach((chunk) => controller.enqueue(structuredClone(chunk))), controller.close()) });
+  for await (const message of readUIMessageStream({ stream: stream(EVERYTHING) })) snapshots.push(json(message));
+  for (const size of [1, 2, 3, 5, 8, 1000]) {
+    const chunks = [{ type: "start", messageId: "answer" }];
+    let before = { parts: [] };
+    for (const [index, after] of snapshots.entries()) {
+      if (index % size && index !== snapshots.length - 1) continue;
+      chunks.push(...chunksBetween(before, after));
+      before = after;
+    }
+    let last;
+    for await (const message of readUIMessageStream({ stream: stream(chunks), onError: (error) => assert.fail(error) })) last = message;
+    const plain = (message) => ({ ...json(message), parts: json(message.parts).map(({ rawInput, ...part }) => part) });
+    assert.deepEqual(plain(last), plain(snapshots.at(-1)), `every ${size}`);
+  }
+});
