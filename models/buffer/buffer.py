@@ -6,7 +6,7 @@ Everything that concerns one conversation is named by a ``Place`` (its uid, part
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 from typing import Any, Final, Literal, NamedTuple
 from uuid import UUID
@@ -374,8 +374,17 @@ class Buffer:
         return out
 
     # ------------------------------------------------------------------ adoption
-    def adopt(self, place: Place, staged: Staged, epoch: int, *, force: bool = False) -> str:
+    def adopt(
+        self,
+        place: Place,
+        staged: Staged,
+        epoch: int,
+        *,
+        force: bool = False,
+        between: Callable[[], None] = lambda: None,
+    ) -> str:
         """Stage a base in pieces and install it, guarded by the partition's ``epoch`` as it was before the load.
+        ``between`` is called between the two.
 
         Returns ok, merged, hot (somebody else did), moved (load again), lost (staging expired) or uninit.
         """
@@ -385,6 +394,7 @@ class Buffer:
         for rows, bodies in _pieces(staged):
             flat = [part for field in (*rows, *bodies) for part in field]
             call(self.client, "stage", target, [STAGING_MS, len(rows), *flat], retries=1)
+        between()
         request = {
             "uid": uid,
             "epoch": epoch,

@@ -1,7 +1,11 @@
 """Dead letters: rows Postgres rejected, or that killed their worker. Dirty, readable, never evicted, not due.
 
 They are listed with their reason, replayed once its cause is mended, or purged (the row leaves the buffer; what Postgres
-has of it stays). The next accepted save of the item frees it too. Steps: dead.1 before, dead.2 after a replay or purge.
+has of it stays). The next accepted save of the item frees it too.
+
+    dead.1 before a replay or purge
+    dead.2 the row is due again, or gone; its entry in the list with it, in one script
+    dead.3 its trial is forgotten, the doorbell rung
 """
 
 from __future__ import annotations
@@ -91,6 +95,7 @@ class DeadLetters:
         self._partitions.end_trial(keys, [ref])
         if action == "replay" and any(look.rung for look in self._partitions.look([keys.number], ring=True)):
             self._ring(keys.number)
+        reach("dead.3")
         return done
 
     def _letter(self, dead: DeadLetter) -> Letter:

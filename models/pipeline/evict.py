@@ -4,7 +4,8 @@ After BLOTTER_IDLE_SECONDS; above BLOTTER_EVICT_MEMORY_SHARE of maxmemory the ol
 BLOTTER_MIN_IDLE_SECONDS. The script decides (nothing dirty, dead, in flight or journaled) and raises the partition's
 epoch, so that a base loaded before is not installed after. What it keeps goes to the end of the queue.
 
-Step: evict.1 after each conversation.
+    evict.1 before each conversation that idled long enough
+    evict.2 after it: gone, or kept and moved to the end of the queue
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ class Evictor:
         evicted = 0
         idle = self._partitions.idle(now_ms - after_ms, ROUND_CONVERSATIONS)
         for tried, (keys, uid) in enumerate(idle, 1):
-            evicted += self._buffer.evict(keys, uid, after_ms) == 1
             reach("evict.1")
+            evicted += self._buffer.evict(keys, uid, after_ms) == 1
+            reach("evict.2")
             if pressed and tried % _LOOK_EVERY == 0:
                 after_ms = self._after_ms()
                 if after_ms >= self._idle_ms:

@@ -4,23 +4,24 @@ Read, write, then forget, and forget only what was written. Nothing is claimed o
 row lies where it lay, so every step may run twice, late, or not at all. The lease is no lock, it only keeps two flushers
 from doing the same work; the fences are the version in SQL and the version in the acknowledgement.
 
-Steps (fail points flush.1 … flush.11, each reached after the step):
+Steps, each reached after what it names:
 
-     1 begin: take the lease, delete the bell                      a save from here on rings again
-     2 adopt blind conversations, replay their journals            a bounded number; the rest ring again
-     3 ask for due refs                                            at most 256, most overdue first
-     4 read their rows, whole                                      at most 1 MiB, at least one
-     5 note the trial                                              before anything that a row could kill
-     6 one transaction: bulk upsert, fenced; read back; COMMIT     a rejected row: halve, set the culprit aside
-     7 take committed conversations off their owner's index        by version; Postgres lists them from here on
-     8 acknowledge by version; the trial of all rows ends with it  a row saved meanwhile stays dirty and due
-     9 a newer row in Postgres: look again, adopt over             the buffer was rolled back
-    10 end the trial where nothing was committed                   after any outcome that was lived to see
-    11 renew the lease                                             lost: stop, what is under way is harmless
-    12 release; something ripe: ring                               after a transient error: pause, longer each time
+    flush.1  begin: the lease is taken, the bell deleted           a save from here on rings again
+    flush.2  a blind conversation is adopted, its journal replayed  a bounded number; the rest ring again
+    flush.3  due refs are known                                    at most 256, most overdue first
+    flush.4  their rows are read, whole                            at most 1 MiB, at least one
+    flush.5  the trial is noted                                    before anything that a row could kill
+    flush.6  one transaction is committed: bulk upsert, fenced; read back
+    flush.bury a row that was rejected, or kills, is set aside     its batch is halved and goes on without it
+    flush.7  committed conversations left their owner's index      by version; Postgres lists them from here on
+    flush.8  acknowledged, by version; the trial ends with it      a row saved meanwhile stays dirty and due
+    flush.9  what is newer in Postgres is adopted                  the buffer was rolled back
+    flush.10 the trial is ended where nothing was committed        after any outcome that was lived to see
+    flush.11 the lease is renewed                                  lost: stop, what is under way is harmless
+    flush.12 released; something ripe: rung                        after a transient error: pause, longer each time
 
 What can go wrong, and what then:
-- Killed anywhere: the lease runs out (10 s), the rows are due as before; a trial stays counted if 5 was passed.
+- Killed anywhere: the lease runs out (10 s), the rows are due as before; a trial stays counted if flush.5 was passed.
 - COMMIT unknown, Postgres away, schema missing: nothing is forgotten, the partition pauses (0.25 s … 8 s, jitter).
 - The buffer away: this flush ends; if rows were committed, the next one finds them equal in Postgres and acknowledges.
 - A rejected row: buried with its reason; its batch commits without it. It stays readable, and the next save frees it.

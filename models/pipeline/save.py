@@ -1,11 +1,13 @@
 """The path of a save: script, owner's index, doorbell, answer. Postgres is asked only when the conversation is cold.
 
-    1 save.lua on the hot conversation                                          (one round trip; almost always all)
-    2 cold: load the base and adopt it, or learn that there is none, then 1      Postgres away: 1 in blind mode
-    3 the conversation's own row is dirty: put it on its owner's index           before the answer, duplicates too
-    4 ring the doorbell if the script said so                                    a hint; the due index is the truth
+    save.1 before a try: nothing is written
+    save.2 save.lua has run on the hot conversation           one round trip; almost always all there is
+           cold: load the base and adopt it (adopt.1 …), or learn that there is none, then again
+           Postgres away: again in blind mode
+    save.3 the conversation stands on its owner's index       where its own row is dirty; before the answer, duplicates too
+    save.4 the doorbell is rung, if the script said so        a hint; the due index is the truth
 
-Laws: nothing is answered before step 3; a save that fails has said nothing, one that is unknown says so (503).
+Laws: nothing is answered before step save.3; a save that fails has said nothing, one that is unknown says so (503).
 """
 
 from __future__ import annotations
@@ -108,6 +110,7 @@ class Saver:
             reach("save.3")
         if reply.ring:
             self._ring(place.keys.number)
+        reach("save.4")
         if mode == "blind" and len(reply.items) == 1 and reply.items[0].outcome == "unavailable":
             raise StoreUnavailable("the item is not in reach while Postgres is away")
         return SaveResult(

@@ -1,7 +1,9 @@
 """Settle: what fell silent in flight is ended, so that no reader waits for ever.
 
-Steps: settle.1 ask which items are past their deadline (a bounded number a partition) · settle.2 for each conversation,
-check and change in one script. Between the two a save may come: the script looks again, and a deadline that moved is
+    settle.1 a conversation's items past their deadline are known (a bounded number a partition)
+    settle.2 they were looked at again and changed, in one script; the doorbell is rung
+
+Between the two a save may come: the script looks again, and a deadline that moved is
 kept. Ending a reply keeps its text, remembers where it stood (``settled_from``), and makes it due like any change.
 """
 

@@ -298,7 +298,7 @@ def test_a_repair_that_dies_half_way_is_made_again(chat: CrewRig, blotter: Conso
     fill(chat)
     chat.sql("DELETE FROM messages WHERE id = 'm1'")
     change(chat, "h", n=99)
-    failpoints.arm("adopt.3", failpoints.crash)
+    failpoints.arm("adopt.4", failpoints.crash)
     with pytest.raises(failpoints.Crash):
         chat.crew.verifier.verify(repair=True)
     failpoints.disarm()

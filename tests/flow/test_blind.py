@@ -69,7 +69,9 @@ def test_saves_outlive_postgres_and_everything_is_there_when_it_returns(
     assert [name for name, _ in chat.texts("cold")] == list(expected)
 
 
-@pytest.mark.parametrize("step", ["flush.2", "adopt.1", "adopt.2", "adopt.3", "replay.1", "replay.2"])
+@pytest.mark.parametrize(
+    "step", ["flush.2", "adopt.1", "adopt.2", "adopt.3", "adopt.4", "replay.1", "replay.2"]
+)
 def test_a_flush_that_dies_while_it_adopts_loses_and_doubles_nothing(
     chat: CrewRig, postgres: RunningPostgres, step: str
 ) -> None:

@@ -34,7 +34,7 @@ def command(timeout_s: float, as_json: bool, data: Path | None) -> None:
 
     Exit code: 0 nothing is dirty, 1 the time was up before, 2 the buffer does not answer.
     """
-    with crew(data) as made:
+    with crew(data, rings=True) as made:
         first = made.standing()
         total = first.left
         with bar(total, "draining", "rows") as progress:
