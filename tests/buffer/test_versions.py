@@ -129,3 +129,27 @@ def test_a_large_conversation_is_read_by_rows_first(chat: Chat) -> None:
     assert (reply.head.whole, [item.bodies for item in reply.items]) == (False, [False, False])
     assert {item.name: item.row.k for item in reply.items}["m/m1"] == {"content": (100, 100)}
     assert chat.buffer.read(chat.place, most=100).head.whole
+
+
+def test_live_readers_are_hinted_with_the_exact_version(chat: Chat) -> None:
+    chat.adopt()
+    pubsub = chat.buffer.client.pubsub()
+    pubsub.ssubscribe(chat.place.keys.live)
+    assert pubsub.get_message(timeout=5)["type"] == "ssubscribe"
+    chat.buffer.now_us = 1_900_000_000_123_457
+
+    def hinted() -> list[str]:
+        message = pubsub.get_message(timeout=5)
+        assert message is not None
+        text: str = message["data"].decode()
+        return text.split(" ")
+
+    chat.put("m", "m1", st="streaming")
+    assert hinted()[:2] == [chat.place.hex, str(chat.header()["last"])]
+    out = chat.append("m1", 0, "x")
+    assert hinted() == [chat.place.hex, str(out.version), str(out.version - 1), "m/m1"]
+    assert chat.append("m1", 0, "x").outcome == "duplicate"
+    chat.settle_stale("m/m1")
+    assert hinted()[:2] == [chat.place.hex, str(chat.header()["last"])]
+    assert pubsub.get_message(timeout=0.05) is None
+    pubsub.close()
