@@ -6,7 +6,7 @@ PY := .venv/bin/python
 PYTEST_ARGS ?=
 ARGS ?=
 
-.PHONY: help setup run test lint format lock clean
+.PHONY: help setup run test nightly lint format lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ run: setup  ## Run everything on this machine: servers, web, worker, beat (ARGS=
 
 test: setup  ## Run the test suite (PYTEST_ARGS="-k word")
 	@$(PY) -m pytest $(PYTEST_ARGS)
+
+nightly: setup  ## Run the long tests too: every fail point, every arrival order, long simulations (hours at most)
+	@BLOTTER_TEST_TIER=full $(PY) -m pytest -m "" --timeout 3600 $(PYTEST_ARGS)
 
 lint: setup  ## Check style and types
 	@.venv/bin/ruff check .
