@@ -19,9 +19,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
+import msgspec
 import psutil
 from celery import Celery
 
@@ -47,7 +48,8 @@ class Programs:
         self.proxy = proxy
         self.folder = folder
         armed = ",".join(f"{point}=kill@{folder / point}" for point in documented())
-        self.environ = {**os.environ, **environ, "C_FORCE_ROOT": "1"}
+        self.deadly = folder / "deadly"
+        self.environ = {**os.environ, **environ, "C_FORCE_ROOT": "1", "BLOTTER_TEST_DEADLY": str(self.deadly)}
         self.armed = {**self.environ, "BLOTTER_FAILPOINTS": armed}
         self.console = Console(rig, CELERY_BROKER_URL=environ["CELERY_BROKER_URL"])
         self.port = free_port()
@@ -61,7 +63,7 @@ class Programs:
             *("--respawn-interval", "0.05", "web.app:create_app"),
         ])  # fmt: skip
         self.worker = self._start("worker", [
-            *("celery", "-A", "workers.app", "worker", "--concurrency", str(CHILDREN["worker"])),
+            *("celery", "-A", "tests.faults.deadly", "worker", "--concurrency", str(CHILDREN["worker"])),
             *("--without-gossip", "--without-mingle"),
         ])  # fmt: skip
         self.http = httpx.Client(
@@ -216,6 +218,52 @@ class Programs:
         self.rig.buffer.client.delete(self.rig.place(conversation).keys.lease)
         expected = {**expected, "after": "all is well"}
         eventually(lambda: self.rig.stored_texts(conversation) == expected, within_s=20)
+
+
+class Chat(NamedTuple):
+    """A conversation of one test: what its client does. Its first message is in Postgres."""
+
+    blotter: Programs
+    id: str
+
+    @property
+    def keys(self) -> Any:
+        return self.blotter.rig.place(self.id).keys
+
+    @property
+    def hex(self) -> str:
+        return self.blotter.rig.place(self.id).hex
+
+    def save(self, message: dict[str, Any]) -> None:
+        self.blotter.save(self.id, message)
+
+    def ring(self) -> None:
+        """What a doorbell does, but at once."""
+        self.blotter.rig.buffer.client.delete(self.keys.hold)
+        self.blotter.celery.send_task("blotter.flush", args=(self.keys.number,), ignore_result=True)
+
+    def store(self) -> None:
+        """All of it is in Postgres, without waiting for the worker."""
+        self.blotter.rig.flush(self.id)
+
+    def evict(self) -> None:
+        self.blotter.rig.evict(self.id)
+
+    @contextmanager
+    def unflushed(self) -> Iterator[None]:
+        """No worker touches its partition."""
+        client = self.blotter.rig.buffer.client
+        client.set(self.keys.hold, "1", px=30_000)
+        try:
+            yield
+        finally:
+            client.delete(self.keys.hold)
+
+    def change(self, name: str, **fields: int) -> None:
+        """Change a row, or the header, as time would."""
+        client, key = self.blotter.rig.buffer.client, self.keys.rows(self.hex)
+        row = msgspec.msgpack.decode(client.hget(key, name))
+        client.hset(key, name, msgspec.msgpack.encode({**row, **fields}))
 
 
 @contextmanager

@@ -7,7 +7,9 @@
         proxy.freeze(); proxy.thaw()       # half-open: connections live, new ones too, nothing passes either way
         proxy.latency_s = 0.05             # each piece of data takes this much longer, each way
         trap = proxy.cut_after(COMMIT)     # the client's next COMMIT reaches the server, its answer nobody
+        trap = proxy.cut_before(COMMIT)    # … does not reach the server
         trap = proxy.hold_at(COMMIT)       # … waits in the wire until trap.release()
+        trap = proxy.hold_at(SYNC, having=b"words")   # only on a connection that has carried these words
         trap.sprung                        # it happened; trap.wait() until it does
 
 Two threads a connection; data is passed on piece by piece, untouched.
@@ -26,17 +28,22 @@ from urllib.parse import urlsplit
 
 #: A simple query as libpq sends it.
 COMMIT: Final = b"Q\x00\x00\x00\x0bCOMMIT\x00"
+#: The end of a statement with parameters.
+SYNC: Final = b"S\x00\x00\x00\x04"
 _PIECE: Final = 64 * 1024
 _RESET: Final = struct.pack("ii", 1, 0)
 _WAIT_S: Final = 20.0
 
 
 class Trap:
-    """Springs once, on the first client's data that ends with ``word``."""
+    """Springs once: on the first data of a client that ends with ``word``, on a connection that has carried ``having``."""
 
-    def __init__(self, word: bytes, action: Literal["cut", "hold"]) -> None:
+    def __init__(
+        self, word: bytes, action: Literal["cut after", "cut before", "hold"], having: bytes
+    ) -> None:
         self.word = word
         self.action = action
+        self.having = having
         self._sprung = threading.Event()
         self._released = threading.Event()
 
@@ -64,6 +71,7 @@ class _Link:
         self.client = client
         self.server = server
         self.mute = False
+        self.carried: set[bytes] = set()
 
     def reset(self) -> None:
         for end in (self.client, self.server):
@@ -136,13 +144,17 @@ class Proxy:
     def thaw(self) -> None:
         self._flowing.set()
 
-    def cut_after(self, word: bytes) -> Trap:
+    def cut_after(self, word: bytes, *, having: bytes = b"") -> Trap:
         """Pass on the next data that ends with ``word``, and none of what the server says to it: then cut that one."""
-        return self._set(Trap(word, "cut"))
+        return self._set(Trap(word, "cut after", having))
 
-    def hold_at(self, word: bytes) -> Trap:
+    def cut_before(self, word: bytes, *, having: bytes = b"") -> Trap:
+        """Cut the connection when the next data ends with ``word``, which does not reach the server."""
+        return self._set(Trap(word, "cut before", having))
+
+    def hold_at(self, word: bytes, *, having: bytes = b"") -> Trap:
         """Hold back the next data that ends with ``word`` until the trap is released."""
-        return self._set(Trap(word, "hold"))
+        return self._set(Trap(word, "hold", having))
 
     def _set(self, trap: Trap) -> Trap:
         with self._lock:
@@ -175,8 +187,11 @@ class Proxy:
         with self._ending(link):
             while piece := link.client.recv(_PIECE):
                 self._delay()
-                trap = self._trap_for(piece)
-                if trap is not None and trap.action == "cut":
+                trap = self._trap_for(link, piece)
+                if trap is not None and trap.action == "cut before":
+                    trap.spring()
+                    return
+                if trap is not None and trap.action == "cut after":
                     link.mute = True
                     link.server.sendall(piece)
                     trap.spring()
@@ -200,10 +215,12 @@ class Proxy:
             time.sleep(self.latency_s)
         self._flowing.wait()
 
-    def _trap_for(self, piece: bytes) -> Trap | None:
+    def _trap_for(self, link: _Link, piece: bytes) -> Trap | None:
         with self._lock:
             for trap in self._traps:
-                if not trap.sprung and piece.endswith(trap.word):
+                if trap.having in piece:
+                    link.carried.add(trap.having)
+                if piece.endswith(trap.word) and trap.having in link.carried:
                     self._traps.remove(trap)
                     return trap
         return None

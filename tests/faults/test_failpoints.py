@@ -1,4 +1,4 @@
-"""kill -9 at every numbered step, one by one, in real processes: a web, a Celery worker, commands. See processes.py.
+"""kill -9 at every numbered step, one by one, in real processes: web, Celery worker, commands. See processes.py.
 
 One test a point. Each has a conversation of its own with a message that is already in Postgres, a script that brings the
 part to the point, and what must be true once the part is back: every acknowledged save is there, in the order of saving,
@@ -10,20 +10,14 @@ once; buffer, Postgres and API agree; nothing is dirty; `blotter drain` and `blo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Callable
 
-import msgspec
 import pytest
 
 from tests.faults.points import documented, hooked
-from tests.faults.processes import Programs, programs
-from tests.servers import Running, RunningPostgres, start_valkey
+from tests.faults.processes import Chat, Programs
 
 FULL = os.environ.get("BLOTTER_TEST_TIER") == "full"
-OLD = {"id": "m1", "role": "user", "content": "old"}
 NEW = {"id": "m2", "role": "user", "content": "new"}
 BOTH = {"m1": "old", "m2": "new"}
 
@@ -47,82 +41,6 @@ def test_steps_are_numbered_without_gaps(family: str) -> None:
         int(n) for kind, n in (step.split(".") for step in documented()) if kind == family and n.isdigit()
     ]
     assert numbers == list(range(1, len(numbers) + 1))
-
-
-# ---------------------------------------------------------------- the processes
-@pytest.fixture(scope="module")
-def running(
-    postgres_server: RunningPostgres, template_database: str, broker_server: Running, tmp_path_factory: Any
-) -> Iterator[Programs]:
-    folder: Path = tmp_path_factory.mktemp("programs")
-    with (
-        start_valkey() as buffer,
-        postgres_server.new_database(template_database) as database_url,
-        programs(postgres_server, database_url, buffer, broker_server, folder) as made,
-    ):
-        yield made
-
-
-@pytest.fixture
-def blotter(running: Programs) -> Programs:
-    """Alive, and with nothing left of the test before."""
-    running.proxy.accept()
-    running.ready()
-    return running
-
-
-class Chat(NamedTuple):
-    """A conversation of one test: what its client does. Its first message is in Postgres."""
-
-    blotter: Programs
-    id: str
-
-    @property
-    def keys(self) -> Any:
-        return self.blotter.rig.place(self.id).keys
-
-    @property
-    def hex(self) -> str:
-        return self.blotter.rig.place(self.id).hex
-
-    def save(self, message: dict[str, Any]) -> None:
-        self.blotter.save(self.id, message)
-
-    def ring(self) -> None:
-        """What a doorbell does, but at once."""
-        self.blotter.rig.buffer.client.delete(self.keys.hold)
-        self.blotter.celery.send_task("blotter.flush", args=(self.keys.number,), ignore_result=True)
-
-    def store(self) -> None:
-        """All of it is in Postgres, without waiting for the worker."""
-        self.blotter.rig.flush(self.id)
-
-    def evict(self) -> None:
-        self.blotter.rig.evict(self.id)
-
-    @contextmanager
-    def unflushed(self) -> Iterator[None]:
-        """No worker touches its partition."""
-        client = self.blotter.rig.buffer.client
-        client.set(self.keys.hold, "1", px=30_000)
-        try:
-            yield
-        finally:
-            client.delete(self.keys.hold)
-
-    def change(self, name: str, **fields: int) -> None:
-        """Change a row, or the header, as time would."""
-        client, key = self.blotter.rig.buffer.client, self.keys.rows(self.hex)
-        row = msgspec.msgpack.decode(client.hget(key, name))
-        client.hset(key, name, msgspec.msgpack.encode({**row, **fields}))
-
-
-@pytest.fixture
-def chat(blotter: Programs, request: pytest.FixtureRequest) -> Chat:
-    made = Chat(blotter, "".join(char if char.isalnum() else "-" for char in request.node.name))
-    made.save(OLD)
-    made.store()
-    return made
 
 
 # ---------------------------------------------------------------- the ways to each point
@@ -187,10 +105,10 @@ def flushing_a_buffer_set_back(chat: Chat, point: str) -> dict[str, str]:
     client = chat.blotter.rig.buffer.client
     rows, bodies = chat.keys.rows(chat.hex), chat.keys.bodies(chat.hex)
     with chat.unflushed():
-        chat.save({**OLD, "content": "older"})
+        chat.save({"id": "m1", "role": "user", "content": "older"})
         copies = client.dump(rows), client.dump(bodies)
         chat.store()
-        chat.save({**OLD, "content": "newest"})
+        chat.save({"id": "m1", "role": "user", "content": "newest"})
         chat.store()
         client.restore(rows, 0, copies[0], replace=True)
         client.restore(bodies, 0, copies[1], replace=True)
