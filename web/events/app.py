@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import resource
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -96,6 +97,7 @@ class Events:
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Connected while serving; readers are ended before the server waits for them."""
         logging.getLogger("blotter").setLevel(self._settings.log_level)
+        _raise_descriptor_limit(self._settings.events_connections + 256)
         self._follower = Follower.connect(self._settings)
         self._hub = Hub(self._settings, self._follower, self.metrics)
         self._readers = Readers(self._settings, self._hub, self.metrics)
@@ -143,6 +145,14 @@ class Events:
         self.metrics.watchers.set(self._hub.watchers)
         self.metrics.listening.set(1 if self._hub.listening else 0)
         return Response(self.metrics.exposition(), media_type="text/plain; version=0.0.4")
+
+
+def _raise_descriptor_limit(wanted: int) -> None:
+    """A reader is a descriptor; many shells begin with 1,024 and allow more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 async def _refused(_: Request, error: Exception) -> Response:

@@ -14,7 +14,7 @@ from typing import Final, Literal, NamedTuple
 
 from models.buffer.buffer import Place
 from models.buffer.following import FollowRequest
-from models.errors import BlotterError, Gone, NotFound, StoreUnavailable
+from models.errors import Gone, NotFound, StoreUnavailable
 from models.pipeline.follow import Changes, Question
 from web.events import frames
 from web.events.hints import Hint
@@ -25,8 +25,8 @@ from web.events.queues import Batch, Queue
 log = logging.getLogger("blotter.events")
 
 #: Past batches kept, so that a reader that was away for a moment goes on with deltas.
-RING_BATCHES: Final = 256
-RING_BYTES: Final = 256 * 1024
+RING_BATCHES: Final = 128
+RING_BYTES: Final = 64 * 1024
 #: A version no conversation reaches: nothing lies above it.
 _NO_SINCE: Final = 2**53
 
@@ -104,7 +104,8 @@ class Watcher:
             if self._stands_at(asked):
                 # A read that began after the reader came is as good as one of its own.
                 if self._turn < turn + 2:
-                    await self._step()
+                    while await self._step():
+                        pass
                 entry = self._continued(queue, asked)
                 if entry is not None:
                     return entry
@@ -192,7 +193,8 @@ class Watcher:
             self._ledger = self._blind = None
             self.end()
             return False
-        except BlotterError:
+        except BaseException:
+            # What hints had told is forgotten with the question: look at everything next time.
             self._names = None
             raise
         self._turn += 1
