@@ -19,6 +19,7 @@ from models.errors import BlotterError
 from models.settings import Settings, current
 from web import cors, observe
 from web.call import Context, handler
+from web.demo import views
 from web.openapi import document_view
 from web.problems import Problem, from_error, from_http
 from web.routes import OPERATIONS
@@ -46,6 +47,7 @@ def create_app(settings: Settings | None = None, pipeline: Pipeline | None = Non
         app.add_url_rule(
             operation.rule, operation.id, handler(operation, context), methods=[operation.method]
         )
+    views.install(app, context)
     observe.install(app, log)
     cors.install(app, settings.cors_origins)
     _answer_errors(app, log)

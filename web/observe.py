@@ -74,7 +74,8 @@ def install(app: Flask, log: Any) -> None:
         headers.add("X-Request-Id", request_id())
         headers.add("X-Content-Type-Options", "nosniff")
         headers.add("Referrer-Policy", "no-referrer")
-        headers.add("Content-Security-Policy", _PAGE_POLICY if _is_page(response) else _API_POLICY)
+        # A page that needs another policy, such as the demo chat, has brought it.
+        headers.setdefault("Content-Security-Policy", _PAGE_POLICY if _is_page(response) else _API_POLICY)
         _note(response, log)
         return response
 

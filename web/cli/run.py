@@ -1,16 +1,17 @@
 """One run of everything on this machine: servers, migrations, programs, until a signal ends it.
 
     lock the folder → end leftovers → servers, each until it answers → migrate → programs of the Procfile
-    → until the web answers → DIR/env → … → beat, web, worker, then broker, buffer, PostgreSQL
+    → until the web answers → DIR/env → … → beat, assistant, web, worker, then broker, buffer, PostgreSQL
 
-Beat goes first, for it makes work; web before the workers, so that what it accepted last is still flushed while
-somebody flushes; the servers last. Nothing depends on that order: what is not flushed lies in the buffer's file.
+Beat goes first, for it makes work, then the demo's assistant, which writes through web; web before the workers, so that
+what it accepted last is still flushed while somebody flushes; the servers last. Nothing depends on that order: what is not flushed lies in the buffer's file.
 """
 
 from __future__ import annotations
 
 import http.client
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -32,7 +33,7 @@ HOST = "127.0.0.1"
 SERVER_WAIT_S = 60.0
 PROGRAM_WAIT_S = 60.0
 # Programs that end before the others, in this order; those not named end in between, servers after all.
-FIRST_TO_END = ("beat", "web")
+FIRST_TO_END = ("beat", "assistant", "web")
 LAST_TO_END = ("worker",)
 KEY_VARIABLES = ("BLOTTER_JWT_SECRET", "BLOTTER_JWT_SECRET_FILE", "BLOTTER_JWKS_URL")
 
@@ -108,7 +109,7 @@ def _bring_up(
             Command(
                 name=name,
                 argv=argv,
-                environ=environ,
+                environ=environ | metrics_environ(folder) if name == "web" else environ,
                 cwd=wishes.procfile.parent,
                 stop_signal=signal.SIGTERM,
                 stop_wait_s=15.0,
@@ -184,8 +185,22 @@ def program_environ(wishes: Wishes, port: int) -> dict[str, str]:
     return environ
 
 
+def metrics_environ(folder: Folder) -> dict[str, str]:
+    """What web needs for /metrics to count over all its processes: a folder of this run, empty.
+
+    A process that dies leaves its counts there, and they stay part of the sums; those of the last run must not.
+    """
+    metrics = folder.run / "metrics"
+    shutil.rmtree(metrics, ignore_errors=True)
+    metrics.mkdir(mode=0o700)
+    return {"PROMETHEUS_MULTIPROC_DIR": str(metrics)}
+
+
 def published(environ: Mapping[str, str]) -> dict[str, str]:
-    """What DIR/env tells."""
+    """What DIR/env tells: addresses, keys, and every setting that was given, for commands that go by it."""
+    from models.settings import Settings
+
+    given = [str(field.alias) for field in Settings.model_fields.values()]
     names = (
         "BASE_URL",
         "EVENTS_URL",
@@ -196,8 +211,9 @@ def published(environ: Mapping[str, str]) -> dict[str, str]:
         "BLOTTER_JWT_AUDIENCE",
         "BLOTTER_JWT_ISSUER",
         "BLOTTER_EMBEDDED",
+        *given,
     )
-    return {name: environ[name] for name in names if environ.get(name)}
+    return {name: environ[name] for name in dict.fromkeys(names) if environ.get(name)}
 
 
 def why_not_ok(port: int, path: str) -> str:
