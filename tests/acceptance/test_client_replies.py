@@ -616,3 +616,43 @@ def test_busy_answers_are_waited_for_and_other_refusals_are_not(stage: Stage) ->
         with pytest.raises(Exception, match="403"):
             blotter.list_conversations()
         assert blotter.requests == 1
+
+
+# ---------------------------------------------------------------------- bounds
+def test_a_writer_that_is_faster_than_the_server_waits_and_one_request_is_under_way_at_a_time(
+    stage: Stage, chat: Conversation
+) -> None:
+    async def write() -> None:
+        held, opened = asyncio.Event(), asyncio.Event()
+        under_way: list[int] = []
+
+        class Gate(httpx.AsyncHTTPTransport):
+            now = 0
+
+            async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+                self.now += 1
+                under_way.append(self.now)
+                if request.method == "PATCH":
+                    held.set()
+                    await opened.wait()
+                response = await super().handle_async_request(request)
+                self.now -= 1
+                return response
+
+        async with (
+            AsyncBlotter(stage.url, token("ann"), transport=Gate()) as blotter,
+            blotter.reply(chat.id, "m", pace=Pace(waiting=1000)) as reply,
+        ):
+            for _ in range(100):
+                await reply.append("0123456789")
+            more = asyncio.create_task(reply.append("x"))
+            await held.wait()
+            for _ in range(10):  # every chance to be done
+                await asyncio.sleep(0)
+            assert not more.done()
+            opened.set()
+            await more
+        assert max(under_way) == 1
+
+    asyncio.run(write())
+    assert chat.get_message("m")["content"] == "0123456789" * 100 + "x"

@@ -36,7 +36,7 @@ from web.cli.importing.replay import Stopped, Throttle, send
 BLOTTER = str(Path(sys.executable).with_name("blotter"))
 OWNER = "ann"
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(120 + 10 * chats.COUNT)
 
 
 @pytest.fixture(scope="module")
@@ -478,6 +478,14 @@ def test_mistakes_are_one_sentence(stage: Stage, tmp_path: Path) -> None:
     (tmp_path / "latin.json").write_bytes(b'["\xff"]')
     _, err = (process := stage.command(str(tmp_path / "latin.json"), "--owner", "x")).communicate(timeout=60)
     assert (process.returncode, "not UTF-8" in err) == (1, True)
+    path.write_text(json.dumps([UI, UI]))
+    strange = {**stage.environ, "BLOTTER_JWT_SECRET": "another-secret-that-nobody-ever-configured"}
+    process = subprocess.Popen(
+        [BLOTTER, "import", str(path), "--owner", "x", "--url", stage.url],
+        env=strange, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, "does not take this token" in err, err.count("\n")) == (1, True, 1), err
     empty = {name: value for name, value in os.environ.items() if name == "PATH"}
     process = subprocess.Popen(
         [BLOTTER, "import", str(path), "--owner", "x", "--data", str(tmp_path / "none")],

@@ -32,10 +32,13 @@ SHOWN = 10
 class Import:
     """One import: what is sent, what came of it. Threads share it."""
 
-    def __init__(self, blotter: Blotter, chats: list[Chat], rate: float | None, quiet: bool) -> None:
+    def __init__(
+        self, blotter: Blotter, address: str, chats: list[Chat], rate: float | None, *, quiet: bool
+    ) -> None:
         from tqdm import tqdm
 
         self.blotter = blotter
+        self.address = address
         self.chats = chats
         self.rate = rate
         self.stop = threading.Event()
@@ -48,8 +51,9 @@ class Import:
         self._lock = threading.Lock()
 
     def send(self, chat: Chat) -> None:
-        """Send one chat; what goes wrong is noted."""
-        from blotter_client import BlotterError
+        """Send one chat; what goes wrong with it is noted. Raises CannotRun for what would go wrong with all of them."""
+        from blotter_client import BlotterError, Unreachable
+        from blotter_client.errors import Forbidden, Unauthenticated
 
         from web.cli.importing.replay import Stopped, Throttle, send
 
@@ -57,6 +61,10 @@ class Import:
             send(self.blotter, chat, Throttle(self.rate, self.stop), self._message_sent)
             with self._lock:
                 self.counts["conversations"] += 1
+        except (Unauthenticated, Forbidden) as error:
+            raise CannotRun(f"{self.address} does not take this token: {error.detail}") from None
+        except Unreachable as error:
+            raise CannotRun(f"{self.address} does not answer ({error}); import again to go on") from None
         except BlotterError as error:
             with self._lock:
                 self.errors[chat.id] = f"{chat.place}: {type(error).__name__}: {error}"
@@ -159,13 +167,13 @@ def command(
 
     began_s = time.monotonic()
     with Blotter(address, token, connections=concurrency * 2) as blotter:
-        run = Import(blotter, chats, rate, as_json)
+        run = Import(blotter, address, chats, rate, quiet=as_json)
         with run.bar:
             run.each(run.send, chats, concurrency)
         sent_s = time.monotonic() - began_s
         if verify:
             run.each(run.verify, [chat for chat in chats if chat.id not in run.errors], concurrency)
-        report = _report(run, address, owner, sent_s, time.monotonic() - began_s - sent_s, verify)
+        report = _report(run, owner, sent_s, time.monotonic() - began_s - sent_s, verify)
     if as_json:
         click.echo(json.dumps(report, ensure_ascii=False, indent=2))
     else:
@@ -174,11 +182,9 @@ def command(
         raise SystemExit(1)
 
 
-def _report(
-    run: Import, url: str, owner: str, sent_s: float, verify_s: float, verify: bool
-) -> dict[str, Any]:
+def _report(run: Import, owner: str, sent_s: float, verify_s: float, verify: bool) -> dict[str, Any]:
     return {
-        "url": url,
+        "url": run.address,
         "owner": owner,
         "conversations": run.counts["conversations"],
         "messages": run.counts["messages"],
