@@ -309,17 +309,24 @@ class Buffer:
             raise translate(error) from error
         return int(seconds) * 1000 + int(micros) // 1000
 
-    def stored_versions(self, place: Place, names: Sequence[str]) -> dict[str, int | None]:
-        """Name -> the version known to be in Postgres; None where the row has left the buffer (so it is there)."""
+    def stored_versions(self, place: Place, names: Sequence[str]) -> tuple[str | None, dict[str, int | None]]:
+        """The buffer's epoch, and name -> the version known to be in Postgres; None where there is no row.
+
+        A row that left the buffer is in Postgres, but only while the epoch is that of its save: a buffer that lost its
+        contents has no rows either. The epoch is read after the rows, so that a loss before them shows.
+        """
         try:
-            raw = self.client.hmget(place.keys.rows(place.hex), list(names))
+            with self.client.pipeline(transaction=False) as pipe:
+                pipe.hmget(place.keys.rows(place.hex), list(names))
+                pipe.hget(place.keys.meta, "e")
+                raw, epoch = pipe.execute()
         except RedisError as error:
             raise translate(error) from error
         out: dict[str, int | None] = {}
         for name, value in zip(names, raw, strict=True):
             row = _decode_row(value) if value is not None else None
             out[name] = None if row is None else (row.v if row.y is None else row.z or 0)
-        return out
+        return None if epoch is None else epoch.decode(), out
 
     def version_names(self, place: Place, artifact_id: str) -> list[str]:
         """Rows of an artifact's versions that are not committed yet."""

@@ -89,8 +89,12 @@ class Pipeline:
         deadline = time.monotonic() + timeout_ms / 1000
         pause_s = 0.01
         while True:
-            stored = self.buffer.stored_versions(place, list(names))
-            if all(stored[name] is None or stored[name] >= version for name, version in names.items()):  # type: ignore[operator]
+            epoch, stored = self.buffer.stored_versions(place, list(names))
+            gone_is_stored = epoch == result.buffer_epoch
+            if all(
+                gone_is_stored if (at := stored[name]) is None else at >= version
+                for name, version in names.items()
+            ):
                 return SaveResult(
                     state="stored", base=result.base, buffer_epoch=result.buffer_epoch, version=result.version,
                     items=result.items,

@@ -315,6 +315,14 @@ def test_waiting_for_the_store_answers_stored_only_after_the_commit(chat: Rig) -
     assert chat.pipeline.wait_stored("ann", "c", result, timeout_ms=20).state == "stored"
 
 
+def test_waiting_does_not_take_a_lost_buffer_for_a_commit(chat: Rig) -> None:
+    result = chat.save("c", c.put("m", "m", {"content": "x"}), pull=True)
+    chat.buffer.client.flushall()
+    assert chat.pipeline.wait_stored("ann", "c", result, timeout_ms=20).state == "buffered"
+    chat.say("other", "m", "a new epoch begins")
+    assert chat.pipeline.wait_stored("ann", "c", result, timeout_ms=20).state == "buffered"
+
+
 def test_a_buffer_that_came_back_empty_shows_what_postgres_has(chat: Rig) -> None:
     chat.say("c", "m1", "one")
     epoch = chat.pipeline.read("ann", "c").buffer_epoch
