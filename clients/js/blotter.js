@@ -688,7 +688,7 @@ export class Blotter extends EventTarget {
   #account;
   #items = new Map();
   #active = new Set();
-  #conversations = new Map(); // id -> {notBefore, failures, confirming, behind: older rows still in the outbox}
+  #conversations = new Map(); // id -> {notBefore, failures, confirming, behind: older rows still in the outbox, epochs}
   #waiters = new Map();
   #watches = new Map();
   #flights = 0;
@@ -696,7 +696,6 @@ export class Blotter extends EventTarget {
   #keepalive = 0;
   #gateAt = 0;
   #gateFailures = 0;
-  #epoch = null;
   #timer = null;
   #timerAt = Infinity;
   #autosaveAt;
@@ -976,11 +975,18 @@ export class Blotter extends EventTarget {
     if (!item) {
       item = new Item(kind, conversationId, id);
       this.#items.set(key, item);
-      if (!this.#conversations.has(conversationId)) {
-        this.#conversations.set(conversationId, { notBefore: 0, failures: 0, confirming: false, behind: 0 });
-      }
+      this.#conversation(conversationId);
     }
     return item;
+  }
+
+  #conversation(id) {
+    let conversation = this.#conversations.get(id);
+    if (!conversation) {
+      conversation = { notBefore: 0, failures: 0, confirming: false, behind: 0, epochs: [] };
+      this.#conversations.set(id, conversation);
+    }
+    return conversation;
   }
 
   #save(kind, conversationId, id, fields, { mode, until } = {}) {
@@ -1088,13 +1094,18 @@ export class Blotter extends EventTarget {
   // ------------------------------------------------------------------------------------------------ the queue
 
   #wake(at) {
-    if (this.#disposed || at >= this.#timerAt) return;
+    if (this.#disposed) return;
+    if (at >= this.#timerAt) {
+      if (this.#active.size > 0) this.#timer?.ref?.();
+      return;
+    }
     this.#env.clearTimeout(this.#timer);
     this.#timerAt = at;
     this.#timer = this.#env.setTimeout(() => {
       this.#timerAt = Infinity;
       this.#pump();
     }, Math.max(0, at - this.#env.now()));
+    if (this.#active.size === 0) this.#timer?.unref?.(); // Node: a client with nothing to do keeps no process alive
   }
 
   /** Sends what is due, as far as the server, the order of creation and the number of requests allow. */
@@ -1273,8 +1284,9 @@ export class Blotter extends EventTarget {
     if (typeof answer?.revision === "number") item.revision = Math.max(item.revision ?? 0, answer.revision);
     if (answer?.version) item.version = answer.version;
     if (answer?.bufferEpoch) {
-      this.#noteEpoch(answer.bufferEpoch);
+      const current = this.#noteEpoch(item.conversationId, answer.bufferEpoch);
       item.epoch = answer.bufferEpoch;
+      if (!current && !item.stored) item.lost = true; // acknowledged by a buffer that is gone
     }
     if (item.lost) {
       item.lost = false;
@@ -1458,12 +1470,20 @@ export class Blotter extends EventTarget {
     this.#spill();
   }
 
-  /** A new epoch: the buffer may have lost what was not yet in Postgres. Such items go out again. */
-  #noteEpoch(epoch) {
-    if (epoch === this.#epoch) return;
-    this.#epoch = epoch;
+  /**
+   * A new epoch: the buffer may have lost what was not yet in Postgres. Such items go out again.
+   *
+   * Each conversation by itself: a buffer may be several servers. Returns false for an epoch that is over; requests that
+   * were under way when it ended may still answer.
+   */
+  #noteEpoch(conversationId, epoch) {
+    const conversation = this.#conversation(conversationId);
+    if (conversation.epochs.at(-1) === epoch) return true;
+    if (conversation.epochs.includes(epoch)) return false;
+    conversation.epochs.push(epoch);
     for (const item of this.#active) {
-      if (!item.acked || item.stored || item.epoch === epoch || item.epoch === null) continue;
+      if (item.conversationId !== conversationId || !item.acked || item.stored) continue;
+      if (item.epoch === epoch || item.epoch === null) continue;
       if (item.flight !== null) {
         item.lost = true;
         continue;
@@ -1474,6 +1494,7 @@ export class Blotter extends EventTarget {
       item.confirmAt = null;
       item.dueAt = this.#env.now();
     }
+    return true;
   }
 
   // ------------------------------------------------------------------------------------------------ stored?
@@ -1520,8 +1541,8 @@ export class Blotter extends EventTarget {
   }
 
   #confirmed(item, answer) {
-    if (answer.bufferEpoch) this.#noteEpoch(answer.bufferEpoch);
-    if (item.known === null) return; // the epoch changed: it is on its way again
+    if (answer.bufferEpoch && !this.#noteEpoch(item.conversationId, answer.bufferEpoch)) return;
+    if (item.known === null) return; // the epoch changed: it goes out again
     if (answer.version < item.version) return this.#lost(item);
     item.stored = answer.state === "stored" || answer.stored === true;
     if (item.stored) this.#finish(item);
@@ -1994,9 +2015,9 @@ export class Blotter extends EventTarget {
       view = await this.#get(this.#path(conversationId) + suffix, { signal });
     } catch (error) {
       if (error.status !== 404 || !this.#hasUnsaved(conversationId)) throw error;
-      view = { conversation: { id: conversationId, title: null, metadata: null, archived: false, headId: null, version: 0, stored: false }, messages: [], toolResults: [], artifacts: [], inFlight: false, version: 0, bufferEpoch: this.#epoch };
+      view = { conversation: { id: conversationId, title: null, metadata: null, archived: false, headId: null, version: 0, stored: false }, messages: [], toolResults: [], artifacts: [], inFlight: false, version: 0, bufferEpoch: this.#conversation(conversationId).epochs.at(-1) ?? null };
     }
-    if (view.bufferEpoch) this.#noteEpoch(view.bufferEpoch);
+    if (view.bufferEpoch) this.#noteEpoch(conversationId, view.bufferEpoch);
     view.conversation = this.#learn("conversation", conversationId, view.conversation);
     for (const kind of Object.keys(LISTS)) {
       view[LISTS[kind]] = view[LISTS[kind]].map((one) => this.#learn(kind, conversationId, one)).filter((one) => !one.deleted);
@@ -2038,7 +2059,7 @@ export class Blotter extends EventTarget {
       if (item.stored) this.#finish(item);
       else {
         item.want = item.known;
-        item.epoch = this.#epoch;
+        item.epoch = this.#conversation(conversationId).epochs.at(-1) ?? null;
         if (kind === "conversation" || !isOpen(item.known)) {
           item.confirmAt ??= this.#env.now() + this.#limits.confirmMs;
           this.#active.add(item);
@@ -2137,7 +2158,7 @@ export class Blotter extends EventTarget {
   /** What an event says of items that were saved here. */
   #heard(conversationId, event) {
     if (event.type === "epoch") {
-      this.#noteEpoch(event.bufferEpoch);
+      this.#noteEpoch(conversationId, event.bufferEpoch);
       this.#pump();
     } else if (event.type === "stored") {
       const id = event.kind === "conversation" ? conversationId : event.id;

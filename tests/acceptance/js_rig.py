@@ -77,7 +77,8 @@ class Rig:
     def wait_ready(self) -> None:
         def ready() -> bool:
             with contextlib.suppress(httpx.TransportError):
-                return httpx.get(f"{self.environ['BASE_URL']}/readyz").status_code == 200
+                urls = [self.environ[name] for name in ("BASE_URL", "EVENTS_URL") if self.environ[name]]
+                return all(httpx.get(f"{url}/readyz").status_code == 200 for url in urls)
             return False
 
         eventually(ready, within_s=30)

@@ -1,0 +1,153 @@
+"""The JavaScript client: its own tests run by Node, against a whole Blotter where they need one.
+
+Without Node 20, or with no way to install what the tests use from npm, these are skipped on a laptop; CI fails.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NoReturn
+
+import httpx
+import pytest
+
+from tests.acceptance.js_rig import CHECKOUT, Rig, rig
+
+CLIENT = CHECKOUT / "clients" / "js"
+LEAST_NODE = 20
+INSTALL_WITHIN_S = 240
+
+
+def absent(reason: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    found = shutil.which("node")
+    if found is None or shutil.which("npm") is None:
+        absent("the JavaScript client is tested by Node.js 20 or newer and npm; they are not on the PATH")
+    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout.strip()
+    if int(version.removeprefix("v").split(".")[0]) < LEAST_NODE:
+        absent(f"the JavaScript client needs Node.js {LEAST_NODE} or newer; this is {version}")
+    return found
+
+
+@pytest.fixture(scope="session")
+def packages(node: str) -> Path:
+    """What the tests use, installed from the lock; nothing happens when that is done already."""
+    wanted = hashlib.sha256((CLIENT / "package-lock.json").read_bytes()).hexdigest()
+    mark = CLIENT / "node_modules" / ".installed"
+    if not mark.exists() or mark.read_text() != wanted:
+        try:
+            done = subprocess.run(
+                ["npm", "ci", "--ignore-scripts", "--loglevel=error"],
+                cwd=CLIENT,
+                capture_output=True,
+                text=True,
+                timeout=INSTALL_WITHIN_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            absent(f"npm ci did not finish within {INSTALL_WITHIN_S} s")
+        if done.returncode != 0:
+            absent(f"npm ci failed: {done.stderr.strip()[-1000:]}")
+        mark.write_text(wanted)
+    return CLIENT / "node_modules"
+
+
+@pytest.fixture(scope="module")
+def blotter() -> Iterator[Rig]:
+    with rig() as running:
+        yield running
+
+
+def run_node(node: str, *tests: str, environ: Mapping[str, str] | None = None, within_s: float = 240) -> None:
+    """`node --test` on those files; fails with what it says of the failures."""
+    argv = [node, "--test", "--test-reporter=spec", *(str(CLIENT / "test" / test) for test in tests)]
+    done = subprocess.run(
+        argv,
+        cwd=CLIENT,
+        env={**os.environ, **(environ or {})},
+        capture_output=True,
+        text=True,
+        timeout=within_s,
+        check=False,
+    )
+    if done.returncode != 0:
+        _, _, failures = done.stdout.partition("failing tests:")
+        pytest.fail(f"{(failures or done.stdout)[:6000]}\n{done.stderr[-2000:]}", pytrace=False)
+
+
+@pytest.mark.timeout(400)
+def test_what_needs_no_server(node: str, packages: Path) -> None:
+    run_node(node, *sorted(f"unit/{path.name}" for path in (CLIENT / "test" / "unit").glob("*.test.js")))
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("name", ["basics", "ai-sdk", "assistant-ui", "readme"])
+def test_against_a_running_blotter(node: str, packages: Path, blotter: Rig, name: str) -> None:
+    run_node(node, f"live/{name}.test.js", environ=blotter.environ)
+
+
+@pytest.mark.timeout(400)
+def test_bad_networks_and_killed_pages(node: str, packages: Path, blotter: Rig) -> None:
+    seeds = {"BLOTTER_TEST_SEEDS": os.environ.get("BLOTTER_TEST_SEEDS", "5")}
+    run_node(node, "live/chaos.test.js", environ={**blotter.environ, **seeds})
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_bad_networks_and_killed_pages_at_length(node: str, packages: Path, blotter: Rig) -> None:
+    seeds = {"BLOTTER_TEST_SEED": "1000", "BLOTTER_TEST_SEEDS": "120"}
+    run_node(node, "live/chaos.test.js", environ={**blotter.environ, **seeds}, within_s=800)
+
+
+@pytest.mark.timeout(400)
+def test_parts_of_blotter_die(node: str, packages: Path, blotter: Rig) -> None:
+    run_node(node, "live/faults.test.js", environ=blotter.environ)
+
+
+@pytest.mark.timeout(300)
+def test_types_agree_with_those_of_the_sdks(node: str, packages: Path) -> None:
+    done = subprocess.run(
+        [node, str(packages / "typescript" / "bin" / "tsc"), "--noEmit", "-p", "test/types"],
+        cwd=CLIENT,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_package_holds_the_modules_and_their_types_alone(node: str) -> None:
+    done = subprocess.run(
+        ["npm", "pack", "--dry-run", "--json"],
+        cwd=CLIENT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    [package] = json.loads(done.stdout)
+    modules = {
+        f"{name}{ending}" for name in ("blotter", "ai-sdk", "assistant-ui") for ending in (".js", ".d.ts")
+    }
+    assert {file["path"] for file in package["files"]} == {"package.json", "README.md", *modules}
+
+
+def test_web_serves_the_module_as_it_is(blotter: Rig) -> None:
+    answer = httpx.get(f"{blotter.environ['BASE_URL']}/static/blotter.js")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].split(";")[0] in ("text/javascript", "application/javascript")
+    assert answer.content == (CLIENT / "blotter.js").read_bytes()
