@@ -83,11 +83,11 @@ class Reader:
             record = item.record
             if record.deleted_ms is not None:
                 return False
-            if record.message_id in chosen or record.id in linked:
+            if (everything and branches) or record.message_id in chosen or record.id in linked:
                 return True
             if record.message_id is None or record.message_id not in loaded.items["m"]:
                 return before is None and record.id not in _linked_elsewhere(loaded, chosen)
-            return everything and branches
+            return False
 
         return ConversationView(
             conversation=conversation,
@@ -355,10 +355,10 @@ def _ordered(items: Iterable[Item[Any]]) -> tuple[Item[Any], ...]:
 
 
 def _linked_elsewhere(loaded: Loaded, chosen: set[str]) -> set[str]:
-    """Ids that messages outside the window link to."""
+    """Ids that living messages outside the window link to."""
     out: set[str] = set()
     for item_id, message in loaded.items["m"].items():
-        if item_id not in chosen:
+        if item_id not in chosen and message.record.deleted_ms is None:
             out.update(message.record.tool_result_ids, message.record.artifact_ids)
     return out
 

@@ -225,9 +225,9 @@ class Chain:
     def _may_float(t: Try, faults: Sequence[Fault]) -> bool:
         if t.outcome is None:
             return True
-        if t.save.blind or t.outcome.outcome in LIMITS:
+        if t.outcome.outcome in LIMITS:
             return t.outcome.outcome == "unavailable"
-        if any(t.save.start <= fault.end and t.save.end >= fault.start for fault in faults):
+        if not t.save.blind and any(t.save.start <= fault.end and t.save.end >= fault.start for fault in faults):
             return True
         repeatable = isinstance(t.command, (Append, Delete)) or getattr(t.command, "rev", None) is not None
         return not t.accepted and repeatable and t.save.retried
@@ -303,7 +303,8 @@ class Chain:
             yield node._replace(item=settled(item))
         for t in floats:
             name = (id(t.save), t.number)
-            if name in node.used or (t.outcome and not t.accepted and event.version > t.outcome.version > 0):
+            late = t.outcome and not t.accepted and not t.save.blind and event.version > t.outcome.version > 0
+            if name in node.used or late:
                 continue
             for outcome, after, _ in self._judge(item, t):
                 if outcome == "accepted":

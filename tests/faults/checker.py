@@ -91,7 +91,7 @@ def check(history: History, rest: Rest | None = None) -> Verdict:
     if rest is not None:
         found += [Anomaly("not at rest", left) for left in rest.left]
         for place in rest.places:
-            found += _agreement(place)
+            found += [*_agreement(place), *_unlinked(place)]
     return Verdict(tuple(found), tuple(undecided))
 
 
@@ -116,7 +116,6 @@ class _Chat:
         yield from self._freshness(tries)
         yield from self._deletion(tries, place)
         yield from self._order(place)
-        yield from self._links(tries, place)
         yield from self._folds(tries, place, undecided, ended)
 
     # ------------------------------------------------------------------ versions
@@ -225,7 +224,7 @@ class _Chat:
                     if shown and not self._unnoticed(read) and not read.partial:
                         yield Anomaly("revived", f"{key[0]}/{key[1]} is shown", (t.save, read))
             shown_at_rest = place is not None and place.shown is not None
-            if shown_at_rest and self._era(t.save.end) == len(self.faults):
+            if shown_at_rest and all(fault.end < t.save.start for fault in self.faults):
                 assert place is not None
                 assert place.shown is not None
                 if key == ("c", "") or key in place.shown:
@@ -268,19 +267,6 @@ class _Chat:
             if latest is None or save.end < latest[0].end or latest[0].end < save.start:
                 latest = (save, item_id)
 
-    # ------------------------------------------------------------------ links
-    def _links(self, tries: Sequence[Try], place: Place | None) -> Iterator[Anomaly]:
-        """What an acknowledged result or artifact names as its message links it, for good."""
-        if place is None or place.shown is None or self.faults:
-            return
-        for t in tries:
-            if t.accepted and isinstance(t.command, Put) and t.command.k in "ta":
-                message = place.shown.get(("m", str(t.command.row.get("message_id"))))
-                if message is not None and t.command.id not in message.links:
-                    text = f"{t.command.k}/{t.command.id} is not linked in m/{message.id}"
-                    if not t.save.blind or (t.command.k, t.command.id) in place.shown:
-                        yield Anomaly("lost", text, (t.save,))
-
     # ------------------------------------------------------------------ folds
     def _folds(
         self, tries: Sequence[Try], place: Place | None, undecided: list[str], ended: bool
@@ -321,7 +307,8 @@ class _Chat:
 
     def _same_era(self, earlier: Entry, later: Entry) -> bool:
         """No fault took away what ``earlier`` saw before ``later`` began or while it ran."""
-        return not any(fault.end >= earlier.start and fault.start <= later.end for fault in self.faults)
+        until = max(later.end, earlier.end if earlier.end < NEVER else 0)
+        return not any(fault.end >= earlier.start and fault.start <= until for fault in self.faults)
 
     def _spans_a_fault(self, entry: Entry) -> bool:
         return any(entry.start <= fault.end and entry.end >= fault.start for fault in self.faults)
@@ -392,6 +379,16 @@ def _agreement(place: Place) -> Iterator[Anomaly]:
                 told = [f"{s.version} {tell_seen(s.seen)}" if s else "nothing" for s in (ours, theirs)]
                 yield Anomaly("disagreement", f"{where} {key[0]}/{key[1]}: {side} {told[0]} | Postgres {told[1]}")
                 break
+
+
+def _unlinked(place: Place) -> Iterator[Anomaly]:
+    """What names a living message is linked there."""
+    shown = place.shown or {}
+    for (kind, item_id), sight in shown.items():
+        if kind in "ta":
+            message = shown.get(("m", str(dict(sight.seen.row).get("message_id"))))
+            if message is not None and item_id not in message.links:
+                yield Anomaly("lost", f"{kind}/{item_id} is not linked in m/{message.id} of {place.conversation}")
 
 
 def _living(place: Place, deleted: bool) -> dict[tuple[str, str], object]:

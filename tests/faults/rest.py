@@ -86,7 +86,7 @@ def left(buffer: Buffer) -> Iterable[str]:
     for keys in buffer.partitions:
         for name, count in (
             ("due", client.zcard(keys.due)), ("dead", client.hlen(keys.dead)), ("blind", client.zcard(keys.blind)),
-            ("trial", client.hlen(keys.trial)), ("leased", client.exists(keys.lease)),
+            ("leased", client.exists(keys.lease)),
         ):  # fmt: skip
             if count:
                 yield f"partition {keys.number}: {name} {count}"

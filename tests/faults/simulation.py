@@ -384,7 +384,8 @@ class Run:
             bells, world.doorbells[:] = list(world.doorbells), []
             for number in dict.fromkeys(bells):
                 world.crew.flusher.flush(number)
-            if not world.doorbells and not any(left(world.buffer)):
+            stale = any(world.crew.partitions.stale(world.clock_us // 1000, 1))
+            if not world.doorbells and not stale and not any(left(world.buffer)):
                 return
             world.advance(61_000)
 

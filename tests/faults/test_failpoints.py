@@ -45,17 +45,24 @@ def test_steps_are_numbered_without_gaps(family: str) -> None:
 
 # ---------------------------------------------------------------- the ways to each point
 def saving(chat: Chat, point: str) -> dict[str, str]:
-    """The web dies while it saves. The client does not know, and saves again."""
-    with chat.blotter.dies_at(point, "web"):
-        assert not chat.blotter.try_save(chat.id, NEW), "acknowledged by the dead"
-    chat.save(NEW)
-    return BOTH
+    """The web dies while it saves. The client does not know, and saves again: acknowledged, it is read and listed at once."""
+    first = chat._replace(id=f"{chat.id}new")
+    with first.unflushed(), chat.blotter.dies_at(point, "web"):
+        assert not chat.blotter.try_save(first.id, NEW), "acknowledged by the dead"
+        first.save(NEW)
+        assert [m["content"] for m in chat.blotter.read(first.id)["messages"]] == ["new"]
+        assert chat.blotter.listed().count(first.id) == 1
+    chat.blotter.assert_kept(first.id, {"m2": "new"})
+    return {"m1": "old"}
 
 
 def saving_to_a_cold_one(chat: Chat, point: str) -> dict[str, str]:
     """The web dies while it brings the conversation back from Postgres."""
     chat.evict()
-    return saving(chat, point)
+    with chat.blotter.dies_at(point, "web"):
+        assert not chat.blotter.try_save(chat.id, NEW), "acknowledged by the dead"
+    chat.save(NEW)
+    return BOTH
 
 
 def flushing(chat: Chat, point: str) -> dict[str, str]:

@@ -186,6 +186,9 @@ class World:
         self.raw: Any = redis.Redis.from_url(buffer_url, socket_timeout=30)
         self.database = psycopg.connect(database_url, autocommit=True)
         self.real_store = Store.open(self.settings, role="worker")
+        # Before the first run, so that it is like every other.
+        for script in scripts.SCRIPTS.values():
+            self.raw.script_load(script.text)
         self.store: Any = _Store(self, self.real_store)
         self.reset()
 
