@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +20,8 @@ from tests.servers import RunningPostgres, start_valkey
 from web import render
 from web.openapi import document
 
-SEEDS = range(6)
+#: More of them: BLOTTER_TEST_SEEDS=100.
+SEEDS = range(int(os.environ.get("BLOTTER_TEST_SEEDS", "4")))
 TEXTS = ("a", " word", "äö", "😀", "𝕏y", "\n", "\r\n", '"\\', "\u2028", "日本")
 
 
