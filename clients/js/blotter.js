@@ -1574,7 +1574,7 @@ export class Blotter extends EventTarget {
     const attempt = (bearer) => {
       const sent = { Accept: "application/json", ...headers };
       if (bearer) sent.Authorization = `Bearer ${bearer}`;
-      if (this.#owner !== undefined) sent["Blotter-Owner"] = this.#owner;
+      if (this.#owner !== undefined) sent["Blotter-Owner"] = byteString(this.#owner);
       if (text !== undefined) sent["Content-Type"] = "application/json";
       const init = { method, headers: sent, body: text, signal: controller.signal };
       if (keepalive) init.keepalive = true;
@@ -2180,7 +2180,7 @@ export class Blotter extends EventTarget {
         fresh = false;
         const headers = { Accept: "text/event-stream" };
         if (bearer) headers.Authorization = `Bearer ${bearer}`;
-        if (this.#owner !== undefined) headers["Blotter-Owner"] = this.#owner;
+        if (this.#owner !== undefined) headers["Blotter-Owner"] = byteString(this.#owner);
         const response = await this.#env.fetch(`${this.#events}${this.#path(conversationId)}/events?${query}`, { headers, signal: controller.signal });
         if (response.status === 401 && typeof this.#token === "function" && failures === 0) {
           fresh = true;
@@ -2264,6 +2264,9 @@ export function foldEvent(view, event) {
   view.inFlight = view.messages.some(isOpen) || view.toolResults.some(isOpen);
   return view;
 }
+
+/** UTF-8 as a header carries it: a character a byte. */
+const byteString = (text) => String.fromCharCode(...new TextEncoder().encode(text));
 
 /** The `sub` of a JWT, unchecked: it only keeps one person's outbox from another's. */
 function subjectOf(token) {

@@ -360,3 +360,11 @@ test("long offline: memory stays bounded, the outbox holds the rest, and all of 
   assert.equal(blotter.unsaved, 0);
   await blotter.dispose();
 });
+
+test("acting for an owner: the header carries any name, as UTF-8", async () => {
+  const { blotter, clock, log } = world({ blotter: { owner: "zoë 漢" } });
+  blotter.saveUserMessage("c", { id: "a", content: "1" });
+  await clock.pass(0);
+  assert.equal(Buffer.from(log[0].headers["Blotter-Owner"], "latin1").toString(), "zoë 漢");
+  await blotter.dispose();
+});
