@@ -1,9 +1,9 @@
 """The path of a save: script, owner's index, doorbell, answer. Postgres is asked only when the conversation is cold.
 
     save.1 before a try: nothing is written
-    save.2 save.lua has run on the hot conversation           one round trip; almost always all there is
-           cold: load the base and adopt it (adopt.1 …), or learn that there is none, then again
+           it is cold: load the base and adopt it (adopt.1 …), or learn that there is none, then again
            Postgres away: again in blind mode
+    save.2 save.lua has applied it                            one round trip; almost always all there is
     save.3 the conversation stands on its owner's index       where its own row is dirty; before the answer, duplicates too
     save.4 the doorbell is rung, if the script said so        a hint; the due index is the truth
 
@@ -80,8 +80,8 @@ class Saver:
                 pull=pull,
                 expect_mp=expect_mp,
             )
-            reach("save.2")
             if reply.s == "done":
+                reach("save.2")
                 return self._finish(place, reply, mode)
             if reply.s == "gone":
                 raise Gone("the conversation was deleted")
