@@ -6,11 +6,13 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import blotter_client
 import httpx
 import pytest
 import redis
@@ -656,3 +658,25 @@ def test_a_writer_that_is_faster_than_the_server_waits_and_one_request_is_under_
 
     asyncio.run(write())
     assert chat.get_message("m")["content"] == "0123456789" * 100 + "x"
+
+
+# ---------------------------------------------------------------------- the README
+def test_the_example_of_the_readme_runs(stage: Stage) -> None:
+    readme = Path(blotter_client.__file__).resolve().parent.parent / "README.md"
+    code = readme.read_text().split("```python\n")[1].split("```")[0]
+
+    class Model:
+        async def stream(self, question: str) -> AsyncIterator[str]:
+            for word in ("It ", "is ", "fine: ", question):
+                yield word
+
+    names: dict[str, Any] = {"token": token("backend", "blotter:act-for")}
+    exec(code.replace("https://blotter.example", stage.url), names)
+    conversation = f"c-{uuid4()}"
+    asyncio.run(names["answer"](conversation, {"user": "zoe", "id": "q", "text": "and you?"}, Model()))
+    with stage.client("zoe") as zoe:
+        messages = zoe.conversation(conversation).read()["messages"]
+    assert [(m["id"], m["role"], m["content"], m["status"], m["parentId"]) for m in messages] == [
+        ("q", "user", "and you?", "complete", None),
+        ("q-reply", "assistant", "It is fine: and you?", "complete", "q"),
+    ]

@@ -118,6 +118,14 @@ def test_ui_messages_come_back_exactly(source: list[dict[str, Any]]) -> None:
     assert same(ui.restore(shown(planned)), source)
 
 
+@pytest.mark.parametrize("odd", [None, 1, [], {}, "unknown", ["output-available"], {"state": 1}])
+def test_a_part_may_hold_anything_anywhere(odd: Any) -> None:
+    for name in ("type", "state", "toolCallId", "toolName", "preliminary", "text", "errorText"):
+        part = {"type": "tool-x", "toolCallId": "c", "state": "output-available", "output": 1, name: odd}
+        source = [{"id": "a", "role": "assistant", "parts": [part]}]
+        assert same(ui.restore(shown(ui.plan(source))), source)
+
+
 def call(call_id: str, arguments: str, name: str = "find") -> dict[str, Any]:
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
 

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from blotter_client import Blotter, Conversation, Pace, Reply, text
-from blotter_client.formats.plan import PlannedMessage, PlannedResult, compact
-from blotter_client.types import FINAL_STATES, MessageFields, ToolResultFields
+from blotter_client.formats.plan import PlannedMessage, PlannedResult, compact, is_final
+from blotter_client.types import MessageFields, ToolResultFields
 
 from web.cli.importing.files import Chat
 
@@ -131,7 +131,7 @@ def _is_tool(part: Mapping[str, Any]) -> bool:
 
 def _input_part(part: Mapping[str, Any]) -> dict[str, Any]:
     """A tool's part before its outcome."""
-    if part.get("state") not in FINAL_STATES:
+    if not is_final(part.get("state")):
         return dict(part)
     return {
         name: "input-available" if name == "state" else value

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from blotter_client.types import Json, Role, ToolState
+from blotter_client.types import FINAL_STATES, Json, Role, ToolState
 
 _ID: Final = re.compile(r"[A-Za-z0-9_.~:@-]{1,256}")
 _ROLES: Final[Mapping[str, Role]] = {
@@ -101,6 +101,11 @@ def result_id(message_id: str, tool_call_id: str, taken: Iterable[str]) -> str:
         number += 1
         found = f"{name}~{number}"
     return found
+
+
+def is_final(state: object) -> bool:
+    """True for a state after which a tool says nothing more."""
+    return isinstance(state, str) and state in FINAL_STATES
 
 
 def short(value: object) -> str | None:

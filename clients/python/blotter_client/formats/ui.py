@@ -16,12 +16,13 @@ from blotter_client.formats.plan import (
     PlannedResult,
     applied,
     difference,
+    is_final,
     is_id,
     result_id,
     role_of,
     short,
 )
-from blotter_client.types import FINAL_STATES, ToolState
+from blotter_client.types import ToolState
 
 #: Where the metadata keeps what the fields do not carry.
 KEY: Final = "uiMessage"
@@ -76,12 +77,7 @@ def _results(message_id: str, parts: Sequence[Mapping[str, Any]]) -> list[Planne
     results: list[PlannedResult] = []
     for part in parts:
         kind, call_id, state = part.get("type"), short(part.get("toolCallId")), part.get("state")
-        if (
-            not isinstance(kind, str)
-            or call_id is None
-            or state not in FINAL_STATES
-            or part.get("preliminary")
-        ):
+        if not isinstance(kind, str) or call_id is None or not is_final(state) or part.get("preliminary"):
             continue
         if kind != "dynamic-tool" and not kind.startswith("tool-"):
             continue
