@@ -191,6 +191,9 @@ class Chain:
             if broken:
                 return broken
             if fault is None:
+                if final is None and must_end:
+                    self._unseen(Event(NEVER), floats, mandatory, -1)
+                    self._keep(n for n in self.nodes.values() if n.tried == len(mandatory))
                 continue
             self._go_back(fault)
         if final is None and must_end:
@@ -227,13 +230,17 @@ class Chain:
             return True
         if t.outcome.outcome in LIMITS:
             return t.outcome.outcome == "unavailable"
-        if not t.save.blind and any(t.save.start <= fault.end and t.save.end >= fault.start for fault in faults):
+        if not t.save.blind and any(
+            t.save.start <= fault.end and t.save.end >= fault.start for fault in faults
+        ):
             return True
         repeatable = isinstance(t.command, (Append, Delete)) or getattr(t.command, "rev", None) is not None
         return not t.accepted and repeatable and t.save.retried
 
     def _go_back(self, fault: Fault) -> None:
-        stored = max((g.sight.version for g in self.glimpses if g.sight.stored and g.end < fault.start), default=0)
+        stored = max(
+            (g.sight.version for g in self.glimpses if g.sight.stored and g.end < fault.start), default=0
+        )
         first = 0
         for number, (version, latest, _) in enumerate(self._trail):
             if 0 < version <= stored or latest <= fault.to:
@@ -248,7 +255,9 @@ class Chain:
         since = -1
         for event in events:
             if event.accepted and event.version > final:
-                return self._broken("lost", event, list(self.nodes.values()), f"version {final} is what is stored")
+                return self._broken(
+                    "lost", event, list(self.nodes.values()), f"version {final} is what is stored"
+                )
             before = list(self.nodes.values())
             self._unseen(event, floats, blind, since)
             due = sum(t.save.end < event.begun for t in blind)
@@ -293,9 +302,7 @@ class Chain:
                     self.nodes[key] = new
                     todo.append(new)
 
-    def _next(
-        self, node: Node, event: Event, floats: Sequence[Try], blind: Sequence[Try]
-    ) -> Iterable[Node]:
+    def _next(self, node: Node, event: Event, floats: Sequence[Try], blind: Sequence[Try]) -> Iterable[Node]:
         item = node.item
         if item is None and self.kind == "c":
             yield node._replace(item=Item())

@@ -166,7 +166,9 @@ def seen_of_item(kind: str, item: Item) -> Seen:
     parts = None
     if item.parts is not None:
         parts = "[" + ",".join(join_part(skeleton, text) for skeleton, text, _ in item.parts) + "]"
-    return _seen(kind, item.status, item.settled_from, item.revision, item.deleted, item.row, item.texts, parts)
+    return _seen(
+        kind, item.status, item.settled_from, item.revision, item.deleted, item.row, item.texts, parts
+    )
 
 
 def seen_of_record(record: Record) -> Seen:
@@ -187,7 +189,13 @@ def sight_of(record: Record, *, stored: bool = True) -> Sight:
     links = getattr(record, "tool_result_ids", ()) + getattr(record, "artifact_ids", ())
     item_id = "" if kind == "c" else record.id
     return Sight(
-        kind, item_id, record.version, getattr(record, "position", ""), stored, seen_of_record(record), frozenset(links)
+        kind,
+        item_id,
+        record.version,
+        getattr(record, "position", ""),
+        stored,
+        seen_of_record(record),
+        frozenset(links),
     )
 
 
@@ -215,7 +223,13 @@ def _seen(
         status, settled_from = "complete", None
     filled = {name: value for name, value in row.items() if value not in (None, False)}
     return Seen(
-        status, settled_from, revision, deleted, tuple(sorted(filled.items())), tuple(sorted(texts.items())), parts
+        status,
+        settled_from,
+        revision,
+        deleted,
+        tuple(sorted(filled.items())),
+        tuple(sorted(texts.items())),
+        parts,
     )
 
 
@@ -267,7 +281,9 @@ def tell_seen(seen: Seen) -> str:
 
 
 def tell_all(entries: Iterable[Entry]) -> str:
-    return "\n".join("  " + tell(entry) for entry in sorted(entries, key=lambda entry: (entry.start, entry.end)))
+    return "\n".join(
+        "  " + tell(entry) for entry in sorted(entries, key=lambda entry: (entry.start, entry.end))
+    )
 
 
 def _because(error: str) -> str:

@@ -43,9 +43,7 @@ def lua(*names: str, change: Callable[[str], str]) -> Iterator[None]:
         scripts.SCRIPTS.update(kept)
 
 
-def lua_bug(
-    *names: str, pattern: str, replacement: str = ""
-) -> contextlib.AbstractContextManager[None]:
+def lua_bug(*names: str, pattern: str, replacement: str = "") -> contextlib.AbstractContextManager[None]:
     """Scripts ``names`` with ``pattern`` replaced, once in each."""
     return lua(*names, change=lambda text: once(text, pattern, replacement))
 

@@ -19,7 +19,9 @@ from tests.faults.history import Place, Rest, Sight, sight_of
 Key = tuple[str, str]
 
 
-def gather(buffer: Buffer, store: Store, pipeline: Pipeline, conversations: Iterable[tuple[str, str]]) -> Rest:
+def gather(
+    buffer: Buffer, store: Store, pipeline: Pipeline, conversations: Iterable[tuple[str, str]]
+) -> Rest:
     """Everything about ``conversations`` (owner, id), and what is left to do anywhere."""
     return Rest(
         places=tuple(place_of(buffer, store, pipeline, owner, name) for owner, name in conversations),

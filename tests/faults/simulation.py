@@ -20,7 +20,7 @@ from models.core.commands import Append, Command, Delete, ItemOutcome, SetPart, 
 from models.errors import BlotterError, Gone, NotFound
 from models.pipeline.views import SaveResult
 from tests.faults.checker import Verdict, check
-from tests.faults.history import NEVER, Fault, Listing, Read, Save
+from tests.faults.history import NEVER, Fault, Listing, Read, Rest, Save
 from tests.faults.rest import gather, left, sights
 from tests.faults.world import Actor, World
 
@@ -38,14 +38,30 @@ WEIGHTS: Final[dict[str, float]] = {
 LOSSES: Final[dict[str, float]] = {"copy": 0.5, "roll": 0.35, "empty": 0.2}
 
 WORDS: Final = ("a", "be", "ça ", "😀", "fünf", "x" * 20, "\n", "end.")
-STATUSES: Final = (None, None, "pending", "streaming", "streaming", "complete", "complete", "interrupted", "error")
-STATES: Final = ("input-streaming", "input-available", "approval-requested", "output-available", "output-error")
+STATUSES: Final = (
+    None,
+    None,
+    "pending",
+    "streaming",
+    "streaming",
+    "complete",
+    "complete",
+    "interrupted",
+    "error",
+)
+STATES: Final = (
+    "input-streaming",
+    "input-available",
+    "approval-requested",
+    "output-available",
+    "output-error",
+)
 
 
 # ---------------------------------------------------------------- the program
 def program(seed: int, length: int, *, losses: bool = True) -> list[Action]:
     """``length`` actions."""
-    chance = random.Random(seed)  # noqa: S311 (no secret)
+    chance = random.Random(seed)
     weights = {**WEIGHTS, **LOSSES} if losses and chance.random() < 0.4 else WEIGHTS
     kinds, shares = list(weights), list(weights.values())
     return [_action(chance, kind) for kind in chance.choices(kinds, shares, k=length)]
@@ -59,7 +75,12 @@ def _action(chance: random.Random, kind: str) -> Action:
     if kind == "flush":
         return kind, chance.randrange(2)
     if kind == "save":
-        return kind, chance.choice(CHATS), chance.choices(("new", "again", "sync"), (8, 1.5, 1))[0], _orders(chance)
+        return (
+            kind,
+            chance.choice(CHATS),
+            chance.choices(("new", "again", "sync"), (8, 1.5, 1))[0],
+            _orders(chance),
+        )
     if kind == "expire":
         return kind, chance.choice(("lease", "lease", "hold", "bell")), chance.randrange(2)
     if kind == "advance":
@@ -102,9 +123,7 @@ class Clients:
         self.believed: dict[tuple[str, str, str, int | None], str] = {}
         self.sent: list[Save] = []
 
-    def start_save(
-        self, conversation: str, sent: Sequence[Command], *, order: Sequence[str] = ()
-    ) -> Actor:
+    def start_save(self, conversation: str, sent: Sequence[Command], *, order: Sequence[str] = ()) -> Actor:
         """A request as an actor."""
         self.count += 1
         save = Save(
@@ -157,7 +176,9 @@ class Clients:
         elif isinstance(command, c.Put):
             content = command.body.get("content")
             if content is not None:
-                self.believed[conversation, command.k, command.id, None] = content[0] if isinstance(content, tuple) else ""
+                self.believed[conversation, command.k, command.id, None] = (
+                    content[0] if isinstance(content, tuple) else ""
+                )
             for number, part in enumerate(command.parts if isinstance(command.parts, list) else ()):
                 self.believed[conversation, command.k, command.id, number] = part.text or ""
         elif isinstance(command, SetPart):
@@ -183,7 +204,9 @@ class Clients:
             text = text.replace("\ufffd", "?")
             return Append(kind, item_id, length, text, utf16_units(text), part, order["rev"], order["st"])
         if what == "part" and kind == "m":
-            return SetPart(kind, item_id, order["index"], c.split_part(_part(order)), order["rev"], order["st"])
+            return SetPart(
+                kind, item_id, order["index"], c.split_part(_part(order)), order["rev"], order["st"]
+            )
         return c.put(kind, item_id, _fields(order), revision=order["rev"], status=order["st"])
 
     def read(self, conversation: str) -> Actor:
@@ -193,7 +216,9 @@ class Clients:
         return self.world.start(name, lambda: self._read(name, start, conversation))
 
     def _read(self, name: str, start: int, conversation: str) -> None:
-        read = Read(client=name, start=start, end=start, owner=OWNER, conversation=conversation, result="failed")
+        read = Read(
+            client=name, start=start, end=start, owner=OWNER, conversation=conversation, result="failed"
+        )
         try:
             view = self.world.pipeline.read(OWNER, conversation, limit=1_000_000, branches=True)
         except NotFound:
@@ -203,7 +228,12 @@ class Clients:
         except BlotterError:
             return
         else:
-            read.result, read.version, read.partial, read.items = "ok", view.version, view.partial, sights(view)
+            read.result, read.version, read.partial, read.items = (
+                "ok",
+                view.version,
+                view.partial,
+                sights(view),
+            )
         read.end = self.world.tick
         self.world.history.add(read)
 
@@ -219,7 +249,9 @@ class Clients:
                 return
             if not page.degraded:
                 ids = tuple(item.record.id for item in page.conversations)
-                listing = Listing(client=name, start=start, end=self.world.tick, owner=OWNER, conversations=ids)
+                listing = Listing(
+                    client=name, start=start, end=self.world.tick, owner=OWNER, conversations=ids
+                )
                 self.world.history.add(listing)
 
         return self.world.start(name, ask)
@@ -230,12 +262,19 @@ def _fields(order: dict[str, Any]) -> dict[str, Any]:
     if kind == "c":
         return {"title": text or None} if more % 2 else {"metadata": {"n": more % 5}}
     if kind == "t":
-        fields: dict[str, Any] = {"state": STATES[more % 5], "message_id": f"m{more % 3}", "output": {"text": text}}
+        fields: dict[str, Any] = {
+            "state": STATES[more % 5],
+            "message_id": f"m{more % 3}",
+            "output": {"text": text},
+        }
         return {**fields, "preliminary": True} if more % 7 == 0 else fields
     if kind == "a":
         return {"content": text, "message_id": f"m{more % 4}", "title": f"t{more % 3}"}
     if order["what"] == "part" or more % 4 == 0:
-        return {"role": "assistant", "parts": [_part({**order, "more": more + n}) for n in range(order["index"])]}
+        return {
+            "role": "assistant",
+            "parts": [_part({**order, "more": more + n}) for n in range(order["index"])],
+        }
     return {"content": text, "role": "user"} if more % 3 else {"content": text}
 
 
@@ -296,7 +335,9 @@ class Run:
             sent = [command for command in sent if isinstance(command, c.Put)]
             ids = [command.id for command in sent if command.k == "m"]
             if sent:
-                known = sorted({key[2] for key in self.clients.believed if key[:2] == (conversation, "m")} - set(ids))
+                known = sorted(
+                    {key[2] for key in self.clients.believed if key[:2] == (conversation, "m")} - set(ids)
+                )
                 self.clients.start_save(conversation, sent, order=(*ids, *known) or ("m0",))
             return
         self.clients.start_save(conversation, sent)
@@ -384,16 +425,30 @@ class Run:
             bells, world.doorbells[:] = list(world.doorbells), []
             for number in dict.fromkeys(bells):
                 world.crew.flusher.flush(number)
-            stale = any(world.crew.partitions.stale(world.clock_us // 1000, 1))
-            if not world.doorbells and not stale and not any(left(world.buffer)):
+            if not world.doorbells and not any(left(world.buffer)) and not self._sweep_has_more():
                 return
             world.advance(61_000)
 
-    def finish(self) -> Verdict:
+    def _sweep_has_more(self) -> bool:
+        """Replies past their deadline, or tables still to be walked."""
+        partitions = self.world.crew.partitions
+        return any(partitions.stale(self.world.clock_us // 1000, 1)) or bool(
+            partitions.chores().get("scan_after")
+        )
+
+    def answer_bells(self) -> None:
+        """What workers do without beat."""
+        bells = self.world.doorbells
+        for _ in range(ROUNDS):
+            if bells:
+                self.world.crew.flusher.flush(bells.pop(0))
+
+    def finish(self, heal: Callable[[], None] | None = None) -> Verdict:
         """Heal, read, gather and check."""
-        self.heal()
+        (heal or self.heal)()
         world, clients = self.world, self.clients
         chats = sorted({(save.owner, save.conversation) for save in clients.sent})
+        places = []
         for cold in (False, True):
             for _, name in chats:
                 place = world.buffer.place(OWNER, name)
@@ -401,7 +456,9 @@ class Run:
                     world.buffer.evict(place.keys, place.hex, 0)
                 clients.read(name).finish()
             clients.list().finish()
-        rest = gather(world.buffer, world.real_store, world.pipeline, chats)
+            rest = gather(world.buffer, world.real_store, world.pipeline, chats)
+            places += rest.places
+        rest = Rest(places=tuple(places), left=tuple(left(world.buffer)))
         for fault in world.history.of(Fault):
             assert fault.noticed != NEVER, "nobody noticed that the buffer lost something"
         return check(world.history, rest)

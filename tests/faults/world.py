@@ -44,7 +44,15 @@ CLOCK: Final = "blotter:simulated:clock"
 START_US: Final = 1_800_000_000_000_000
 TABLES: Final = "conversations, messages, tool_results, artifacts, artifact_versions"
 #: Calls that the store is asked through.
-_ASKED: Final = ("base", "snapshot", "list_conversations", "artifact_versions", "in_flight", "purge", "last_version")
+_ASKED: Final = (
+    "base",
+    "snapshot",
+    "list_conversations",
+    "artifact_versions",
+    "in_flight",
+    "purge",
+    "last_version",
+)
 _PRELUDE: Final = (
     "local function simulated_time() local u = tonumber(redis.call('GET', '" + CLOCK + "'))"
     " return { math.floor(u / 1000000), u % 1000000 } end"
@@ -297,13 +305,16 @@ class World:
         for name in names:
             pipe.dump(name).pttl(name)
         found = pipe.execute()
-        held = [(name, max(found[2 * i + 1], 0), found[2 * i]) for i, name in enumerate(names) if found[2 * i]]
+        held = [
+            (name, max(found[2 * i + 1], 0), found[2 * i]) for i, name in enumerate(names) if found[2 * i]
+        ]
         self.copies.append((self.tick, self.runs, held))
 
-    def roll_back(self, number: int = -1) -> None:
-        """The buffer's server comes up with an earlier copy."""
+    def roll_back(self, number: int = -1, *, same_server: bool = False) -> None:
+        """The buffer's server comes up with an earlier copy. ``same_server``: nothing tells that it did."""
         tick, _, held = self.copies[number]
         self._lose("rolled back", tick)
+        self.runs -= same_server
         pipe = self.raw.pipeline(transaction=False)
         for name, ttl, value in held:
             pipe.restore(name, ttl, value)
@@ -381,7 +392,13 @@ def _without_time(text: str) -> str:
     """A script on the simulated clock, in which nothing expires by itself."""
     head, rest = text.split("\n", 1)
     rest = rest.replace("redis.call('TIME')", "simulated_time()")
-    for old in (", 'PX', ARGV[2])", ", 'PX', ARGV[3])", ", 'PX', ARGV[4])", ", 'PX', ARGV[6])", ", 'PX', req.bell_ms)"):
+    for old in (
+        ", 'PX', ARGV[2])",
+        ", 'PX', ARGV[3])",
+        ", 'PX', ARGV[4])",
+        ", 'PX', ARGV[6])",
+        ", 'PX', req.bell_ms)",
+    ):
         rest = rest.replace(old, ")")
     lines = [line for line in rest.split("\n") if "'PEXPIRE'" not in line or "KEYS[1], ARGV[2]" not in line]
     return f"{head}\n{_PRELUDE}\n" + "\n".join(lines)
