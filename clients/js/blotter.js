@@ -2246,7 +2246,7 @@ export function foldEvent(view, event) {
       const part = item.parts[event.part];
       item.parts = item.parts.with(event.part, { ...part, text: part.text.slice(0, event.offset) + event.text });
     }
-    Object.assign(item, event.set, { status: event.status, version: event.version, stored: false });
+    Object.assign(item, { stored: false }, event.set, { status: event.status, version: event.version });
     view[list] = view[list].with(index, item);
   } else if (event.type === "stored") {
     const mark = (item) => (item && item.version <= event.version ? { ...item, stored: true } : item);
@@ -2255,8 +2255,10 @@ export function foldEvent(view, event) {
   } else if (event.type === "epoch") {
     view.bufferEpoch = event.bufferEpoch;
     const not = new Set(event.unstored.map((one) => `${one.kind}\n${one.id}`));
-    const census = (kind) => (item) =>
-      item.version <= event.version && !item.stored && !not.has(`${kind}\n${item.id}`) ? { ...item, stored: true } : item;
+    const census = (kind) => (item) => {
+      const stored = !not.has(`${kind}\n${item.id}`);
+      return item.version <= event.version && item.stored !== stored ? { ...item, stored } : item;
+    };
     view.conversation = census("conversation")(view.conversation);
     for (const kind of Object.keys(LISTS)) view[LISTS[kind]] = view[LISTS[kind]].map(census(kind));
   }
