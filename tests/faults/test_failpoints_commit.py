@@ -63,7 +63,7 @@ def test_a_lease_lost_during_commit_makes_the_stale_writer_harmless(chat: Chat) 
         chat.save(newer)
     second = threading.Thread(target=rig.flush_once, args=(chat.id,))
     second.start()
-    eventually(lambda: waiting_for_a_lock(rig.database_url))
+    eventually(lambda: sessions(rig.database_url, "wait_event_type = 'Lock'") > 0)
     assert rig.stored_texts(chat.id) == {"m1": "old"}
     trap.release()
     second.join(20)
@@ -86,7 +86,10 @@ def test_a_writer_that_stands_too_long_is_thrown_out_by_postgres(chat: Chat) -> 
     with chat.unflushed():
         chat.save(newer)
     rig.expire_lease(chat.id)
-    eventually(lambda: flushed(chat) and rig.stored_texts(chat.id).get("m2") == newer["content"], within_s=20)
+    assert sessions(rig.database_url, "state = 'idle in transaction'") == 1
+    eventually(lambda: sessions(rig.database_url, "state = 'idle in transaction'") == 0, within_s=20)
+    eventually(lambda: flushed(chat), within_s=20)
+    assert rig.stored_texts(chat.id) == {"m1": "old", "m2": newer["content"]}
     trap.release()
     chat.blotter.assert_kept(chat.id, {"m1": "old", "m2": newer["content"]})
 
@@ -117,9 +120,10 @@ def flushed(chat: Chat) -> bool:
     return chat.blotter.rig.flush_once(chat.id).state == "done"
 
 
-def waiting_for_a_lock(database_url: str) -> bool:
+def sessions(database_url: str, which: str) -> int:
+    """Sessions of the database of which `which` (SQL) is true."""
     with psycopg.connect(database_url) as connection:
-        found = connection.execute(
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-        ).fetchone()
-    return bool(found and found[0])
+        statement = f"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {which}"
+        found = connection.execute(statement).fetchone()  # type: ignore[call-overload]
+    assert found is not None
+    return int(found[0])
