@@ -2166,6 +2166,11 @@ export class Blotter extends EventTarget {
       if (!item || item.dirty || item.stored || !item.acked || item.version > event.version) return;
       item.stored = true;
       this.#finish(item);
+    } else if (event.type === "item" && !event.partial) {
+      // Changed elsewhere: the next save here starts from it, else setting a field back would seem to change nothing.
+      const id = event.kind === "conversation" ? conversationId : event.item.id;
+      const item = this.#items.get(`${conversationId}\n${event.kind}\n${id}`);
+      if (item && event.item.version > item.version) this.#learn(event.kind, conversationId, event.item);
     }
   }
 
