@@ -11,7 +11,7 @@ from tests.browser.blotter import Blotter
 from tests.servers import eventually
 
 #: The page's speeds, in characters a second: slow enough to come in between, and as fast as it goes.
-READABLE, AT_ONCE = 600, 20_000
+READABLE, AT_ONCE = 1000, 20_000
 
 #: What the page shows of each message: from the page's elements, not from its variables.
 SHOWN = """() => [...document.querySelectorAll("article.message")].map((message) => ({

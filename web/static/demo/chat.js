@@ -16,6 +16,9 @@ export const isOpen = (item) => OPEN.has(item?.status);
 /** ms; until following is tried again. */
 const AGAIN_MS = 500;
 const AGAIN_MAX_MS = 8000;
+/** ms; silence while a reply is being written after which the conversation is read anew: first, and at most. */
+const SILENCE_MS = 4000;
+const SILENCE_MAX_MS = 32_000;
 /** Characters of a title made from the first message. */
 const TITLE = 60;
 
@@ -32,6 +35,8 @@ export class Chat extends EventTarget {
   #following = null;
   #turn = 0; // counts what was opened: answers to earlier ones are dropped
   #asked = new Set();
+  #heardAt = 0; // ms; the last event
+  #silenceMs = SILENCE_MS;
 
   id = null;
   view = emptyView(null);
@@ -44,6 +49,7 @@ export class Chat extends EventTarget {
     this.#blotter = blotter;
     this.#askForReply = askForReply;
     blotter.addEventListener("state", (event) => event.detail.conversationId === this.id && this.#changed());
+    setInterval(() => this.#listen(), 1000);
   }
 
   // -------------------------------------------------------------------------------------------------- what is shown
@@ -137,6 +143,14 @@ export class Chat extends EventTarget {
     }
   }
 
+  /** Live events may be away for a while, the conversation is not: read it. */
+  #listen() {
+    if (!this.openReply || Date.now() - this.#heardAt < this.#silenceMs) return;
+    this.#silenceMs = Math.min(2 * this.#silenceMs, SILENCE_MAX_MS);
+    this.#heardAt = Date.now();
+    this.#following?.close();
+  }
+
   /** Follows until it ends; resolves to whether it is to be read anew at once. */
   async #follow(turn) {
     let lost = false;
@@ -145,6 +159,8 @@ export class Chat extends EventTarget {
       offset: this.view.version,
       onEvent: (event) => {
         if (turn !== this.#turn) return;
+        this.#heardAt = Date.now();
+        if (event.type !== "epoch") this.#silenceMs = SILENCE_MS;
         if (event.type === "epoch" && this.view.bufferEpoch && event.bufferEpoch !== this.view.bufferEpoch) {
           lost = true; // the buffer may have lost its last moment: what is shown is read anew
           following.close();
@@ -160,8 +176,9 @@ export class Chat extends EventTarget {
       },
     });
     this.#following = following;
+    this.#heardAt = Date.now();
     await following.done;
-    return lost || partial;
+    return lost || partial || this.openReply !== null;
   }
 
   // -------------------------------------------------------------------------------------------------- what can be done

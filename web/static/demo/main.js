@@ -192,7 +192,7 @@ for (const button of document.querySelectorAll("#suggestions button")) {
 }
 
 addEventListener("keydown", (event) => {
-  if (event.key === "k" && (event.ctrlKey || event.metaKey) && !event.shiftKey) {
+  if (event.key.toLowerCase() === "k" && (event.ctrlKey || event.metaKey) && !event.shiftKey) {
     event.preventDefault();
     startNew();
   }

@@ -29,8 +29,9 @@ export class Panel {
       }
     });
     const speed = $("speed");
-    speed.value = stored(SPEED) ?? speed.value;
-    if (speed.selectedIndex < 0) speed.value = "120";
+    const known = Number(stored(SPEED));
+    if (known > 0 && ![...speed.options].some((one) => Number(one.value) === known)) speed.add(new Option(`${known} characters a second`, String(known)));
+    if (known > 0) speed.value = String(known);
     speed.addEventListener("change", () => store(SPEED, speed.value));
     line.addEventListener("change", (event) => {
       this.update();
