@@ -30,6 +30,7 @@ def rejecting(chat: Chat) -> Iterator[None]:
     yield
     mend(chat)
     chat.blotter.console("dead", "replay", "--all")
+    chat.blotter.console("drain", "--timeout", "20")
     chat.blotter.all_are_back()
 
 
