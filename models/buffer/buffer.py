@@ -427,6 +427,13 @@ class Buffer:
         except RedisError as error:
             raise translate(error) from error
 
+    def buffer_epoch(self, keys: PartitionKeys) -> str:
+        """The buffer epoch a partition is in; empty where it is not laid out."""
+        try:
+            return (self.client.hget(keys.meta, "e") or b"").decode()
+        except RedisError as error:
+            raise translate(error) from error
+
     # ------------------------------------------------------------------ flush
     def begin(self, keys: PartitionKeys, token: str) -> Begun:
         """Take the partition's lease and answer its bell."""

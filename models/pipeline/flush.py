@@ -99,6 +99,8 @@ class _Work:
     #: Due entries that stay at the head of the index: waiting, or of conversations healed a moment ago.
     passed: int = 0
     blind_left: bool = False
+    #: The buffer epoch in which the rows at hand were read.
+    epoch: str = ""
     over: bool = False
     adopted: set[str] = field(default_factory=set)
     #: Refs in a transaction whose outcome is not known yet.
@@ -201,6 +203,7 @@ class Flusher:
             if not refs:
                 return
             while refs and not self._must_stop(work):
+                work.epoch = self._buffer.buffer_epoch(work.keys)
                 found = self._peek(work, refs)
                 reach("flush.4")
                 served = {row.ref for row in found}
@@ -304,9 +307,24 @@ class Flusher:
         work.rows += len(committed)
         work.passed += len(again)
         reach("flush.8")
+        if self._buffer.buffer_epoch(work.keys) != work.epoch:
+            self._catch_up(work, committed)
         if newer:
             self._heal(work, newer)
             reach("flush.9")
+
+    def _catch_up(self, work: _Work, rows: Sequence[RipeRow]) -> None:
+        """The buffer was lost between the look at these rows and their commit. Whoever adopted a conversation in between
+        has a base without them: what is hot is adopted over. (A worker killed right here leaves it to the eviction.)
+        """
+        for uid in sorted({row.ref[:32] for row in rows}):
+            place = self._partitions.place_of(work.keys, uid)
+            if place is not None:
+                try:
+                    self._adopter.adopt(place, force=True)
+                    work.healed += 1
+                except (BufferFull, Contention) as error:
+                    log.warning("conversation %s waits: %s", uid, error)
 
     def _heal(self, work: _Work, rows: Sequence[RipeRow]) -> None:
         """Postgres holds these newer than we sent them. Where the buffer still stands at ours it was rolled back:

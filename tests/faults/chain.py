@@ -24,7 +24,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from models.core.commands import Append, Command, Delete, ItemOutcome, Put, SetPart
+from models.core.commands import Append, Command, Delete, ItemOutcome, Put
 from tests.buffer.reference import OPEN, Conversation, Item, length
 from tests.faults.history import NEVER, Entry, Fault, ItemKey, Save, Seen, Sight, seen_of_item
 
@@ -196,9 +196,9 @@ class Chain:
                     self._keep(n for n in self.nodes.values() if n.tried == len(mandatory))
                 continue
             self._go_back(fault)
-        if final is None and must_end:
-            if all(node.item is not None and not node.item.deleted for node in self.nodes.values()):
-                return Broken("lost", f"{self._name} is not stored", self._last_saves())
+        there = all(node.item is not None and not node.item.deleted for node in self.nodes.values())
+        if final is None and must_end and there:
+            return Broken("lost", f"{self._name} is not stored", self._last_saves())
         return None
 
     def _events(self, begin: int, until: int, *, glimpsed: bool, final: Sight | None) -> list[Event]:
@@ -384,6 +384,3 @@ def _told_right(outcome: ItemOutcome, item: Item | None, told: int | None) -> bo
     if outcome.length is not None and told is not None and outcome.length != told:
         return False
     return item is None or outcome.status is None or outcome.kind == "c" or item.status == outcome.status
-
-
-__all__ = ["Broken", "Chain", "Command", "Glimpse", "SetPart", "Try", "Undecided", "judge"]

@@ -32,33 +32,20 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from models.core.commands import ACKNOWLEDGED, Delete, Put
+from tests.faults.agreement import agreement, late_commit, leases, lists, makes, unlinked
 from tests.faults.chain import Chain, Glimpse, Try, Undecided
 from tests.faults.history import (
     NEVER,
+    Anomaly,
     Entry,
     Fault,
     Flush,
     History,
-    ItemKey,
-    Listing,
     Place,
     Read,
     Rest,
     Save,
-    tell_all,
-    tell_seen,
 )
-
-
-class Anomaly(NamedTuple):
-    """A breach: its name, what exactly, and the entries that show it."""
-
-    name: str
-    text: str
-    entries: tuple[Entry, ...] = ()
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.text}\n{tell_all(self.entries)}".rstrip()
 
 
 class Verdict(NamedTuple):
@@ -82,7 +69,7 @@ def check(history: History, rest: Rest | None = None) -> Verdict:
     for entry in history.entries:
         if isinstance(entry, (Save, Read)):
             chats.setdefault((entry.owner, entry.conversation), _Chat(faults)).add(entry)
-    found = [*_lists(history, faults), *_leases(history)]
+    found = [*lists(history, faults), *leases(history)]
     undecided: list[str] = []
     places = {(place.owner, place.conversation): place for place in rest.places} if rest else {}
     for name in {**chats, **places}:
@@ -90,11 +77,12 @@ def check(history: History, rest: Rest | None = None) -> Verdict:
         found += chat.check(places.get(name), undecided, ended=rest is not None)
     if rest is not None:
         found += [Anomaly("not at rest", left) for left in rest.left]
+        behind = late_commit(history.of(Flush), faults)
         for place in rest.places:
-            found += _agreement(place)
+            found += agreement(place, behind=behind)
             if not faults:
                 # Rows go back one by one: a message may have lost a link that its result still names.
-                found += _unlinked(place)
+                found += unlinked(place)
     return Verdict(tuple(found), tuple(undecided))
 
 
@@ -162,7 +150,7 @@ class _Chat:
                 s for s in known if s.version and any(o and o.outcome in ACKNOWLEDGED for o in s.outcomes)
             ]
             if read.result == "nothing":
-                made = [s for s in told if any(_makes(s, n) for n in range(len(s.commands)))]
+                made = [s for s in told if any(makes(s, n) for n in range(len(s.commands)))]
                 if made:
                     yield Anomaly(
                         "read backwards", "nothing there though it was acknowledged", (made[-1], read)
@@ -228,7 +216,7 @@ class _Chat:
             key = (t.command.k, t.command.id)
             for other in tries:
                 if other.accepted and not other.save.blind and t.save.end < other.save.start:
-                    hit = key == ("c", "") or key == (other.command.k, other.command.id)
+                    hit = key in {("c", ""), (other.command.k, other.command.id)}
                     if hit and self._same_era(t.save, other.save):
                         yield Anomaly("revived", f"{key[0]}/{key[1]} accepts a save", (t.save, other.save))
             for read in self.reads:
@@ -269,14 +257,15 @@ class _Chat:
         made: list[tuple[Save, str]] = []
         for save in self.saves:
             for number, command in enumerate(save.commands):
-                if isinstance(command, Put) and command.k == "m" and _created(save, number):
-                    if not save.order and not save.blind and ("m", command.id) in place.shown:
-                        made.append((save, command.id))
+                plain = isinstance(command, Put) and command.k == "m" and not save.order and not save.blind
+                if plain and _created(save, number) and ("m", command.id) in place.shown:
+                    made.append((save, command.id))
+        shown = {item_id: place.shown["m", item_id].position for _, item_id in made}
         latest: tuple[Save, str] | None = None
         for save, item_id in sorted(made, key=lambda pair: pair[0].start):
-            if latest is not None and latest[0].end < save.start:
-                if place.shown["m", latest[1]].position >= place.shown["m", item_id].position:
-                    yield Anomaly("order", f"m/{item_id} stands before m/{latest[1]}", (latest[0], save))
+            after = latest is not None and latest[0].end < save.start
+            if latest is not None and after and shown[latest[1]] >= shown[item_id]:
+                yield Anomaly("order", f"m/{item_id} stands before m/{latest[1]}", (latest[0], save))
             if latest is None or save.end < latest[0].end or latest[0].end < save.start:
                 latest = (save, item_id)
 
@@ -304,7 +293,7 @@ class _Chat:
         for key, chain in chains.items():
             final = stored.get(key)
             must_end = ended and not (key != ("c", "") and (dropped or (erased and bool(self.faults))))
-            if key == ("c", "") and final is None and not any(_lasting(t) for t in chain.tries):
+            if key == ("c", "") and final is None and not any(t.accepted for t in chain.tries):
                 must_end = False
             try:
                 broken = chain.check(self.faults, final=final if must_end else None, must_end=must_end)
@@ -318,10 +307,13 @@ class _Chat:
     def _era(self, moment: int) -> int:
         return sum(fault.end <= moment for fault in self.faults)
 
-    def _same_era(self, earlier: Entry, later: Entry) -> bool:
-        """No fault took away what ``earlier`` saw before ``later`` began or while it ran."""
-        until = max(later.end, earlier.end if earlier.end < NEVER else 0)
-        return not any(fault.end >= earlier.start and fault.start <= until for fault in self.faults)
+    def _same_era(self, one: Entry, other: Entry) -> bool:
+        """No fault lies between the two, or within either."""
+        since = min(one.start, other.start)
+        until = max(end if end < NEVER else 0 for end in (one.end, other.end))
+        return not any(
+            fault.end >= since and fault.start <= max(until, one.start, other.start) for fault in self.faults
+        )
 
     def _spans_a_fault(self, entry: Entry) -> bool:
         return any(entry.start <= fault.end and entry.end >= fault.start for fault in self.faults)
@@ -329,94 +321,6 @@ class _Chat:
     def _unnoticed(self, read: Read) -> bool:
         """It began before the loss was noticed: until then an older state may be seen."""
         return any(read.start <= fault.noticed and read.end >= fault.start for fault in self.faults)
-
-
-# ---------------------------------------------------------------- of all conversations
-def _lists(history: History, faults: Sequence[Fault]) -> Iterator[Anomaly]:
-    saves: list[Save] = history.of(Save)
-    for listing in history.of(Listing):
-        for save in saves:
-            if (
-                save.owner != listing.owner
-                or save.end >= listing.start
-                or save.conversation in listing.conversations
-            ):
-                continue
-            if any(fault.end >= save.start and fault.start <= listing.end for fault in faults):
-                continue
-            if not any(_makes(save, number) for number in range(len(save.commands))):
-                continue
-            chat = [s for s in saves if (s.owner, s.conversation) == (save.owner, save.conversation)]
-            if any(_hides(command) for s in chat if s.start < listing.end for command in s.commands):
-                continue
-            yield Anomaly("unlisted", f"{save.conversation} is not in the list", (save, listing))
-            return
-
-
-def _hides(command: object) -> bool:
-    if isinstance(command, Delete):
-        return command.k == "c"
-    return isinstance(command, Put) and command.k == "c" and bool(command.row.get("archived"))
-
-
-def _leases(history: History) -> Iterator[Anomaly]:
-    by_partition: dict[int, list[Flush]] = defaultdict(list)
-    for flush in history.of(Flush):
-        by_partition[flush.partition].append(flush)
-    for flushes in by_partition.values():
-        holder: Flush | None = None
-        for flush in sorted(flushes, key=lambda flush: flush.start):
-            if holder is not None and flush.start < min(holder.end, holder.expired):
-                yield Anomaly("shared lease", f"partition {flush.partition}", (holder, flush))
-                break
-            if holder is None or min(flush.end, flush.expired) > min(holder.end, holder.expired):
-                holder = flush
-
-
-def _agreement(place: Place) -> Iterator[Anomaly]:
-    where = place.conversation
-    for fault in place.books:
-        yield Anomaly("not at rest", f"{where}: {fault}")
-    own = place.stored.get(("c", ""))
-    deleted = own is not None and own.seen.deleted
-    sides = [
-        ("the buffer", place.buffered, dict(place.stored)),
-        ("the API", place.shown, _living(place, deleted)),
-    ]
-    for side, has, expected in sides:
-        if has is None:
-            if side == "the API" and own is not None and not deleted:
-                yield Anomaly("disagreement", f"{where}: {side} shows nothing")
-            continue
-        if side == "the buffer" and deleted:
-            expected = {("c", ""): place.stored["c", ""]}
-        for key in sorted(expected.keys() | has.keys()):
-            ours, theirs = has.get(key), expected.get(key)
-            same = ours and theirs and (ours.version, ours.position, ours.seen, ours.links) == (
-                theirs.version, theirs.position, theirs.seen, theirs.links,
-            )  # fmt: skip
-            if not same:
-                told = [f"{s.version} {tell_seen(s.seen)}" if s else "nothing" for s in (ours, theirs)]
-                yield Anomaly(
-                    "disagreement", f"{where} {key[0]}/{key[1]}: {side} {told[0]} | Postgres {told[1]}"
-                )
-                break
-
-
-def _unlinked(place: Place) -> Iterator[Anomaly]:
-    """What names a living message is linked there."""
-    shown = place.shown or {}
-    for (kind, item_id), sight in shown.items():
-        if kind in "ta":
-            message = shown.get(("m", str(dict(sight.seen.row).get("message_id"))))
-            if message is not None and item_id not in message.links:
-                yield Anomaly(
-                    "lost", f"{kind}/{item_id} is not linked in m/{message.id} of {place.conversation}"
-                )
-
-
-def _living(place: Place, deleted: bool) -> dict[tuple[str, str], object]:
-    return {} if deleted else {key: s for key, s in place.stored.items() if not s.seen.deleted}
 
 
 # ---------------------------------------------------------------- of one command
@@ -427,20 +331,3 @@ def _version(t: Try) -> int:
 def _created(save: Save, number: int) -> bool:
     outcome = save.outcomes[number] if save.outcomes else None
     return outcome is not None and outcome.outcome == "accepted" and outcome.created
-
-
-def _makes(save: Save, number: int) -> bool:
-    """An acknowledged save (not a tombstone) of this kind makes its conversation exist."""
-    outcome = save.outcomes[number] if save.outcomes else None
-    return (
-        outcome is not None
-        and outcome.outcome in ACKNOWLEDGED
-        and not isinstance(save.commands[number], Delete)
-    )
-
-
-def _lasting(t: Try) -> bool:
-    return t.accepted
-
-
-__all__ = ["NEVER", "Anomaly", "ItemKey", "Verdict", "check"]

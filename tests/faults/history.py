@@ -100,13 +100,16 @@ class Listing(msgspec.Struct, kw_only=True):
 
 
 class Flush(msgspec.Struct, kw_only=True):
-    """A flusher that held the lease of a partition from ``start`` to ``end``; ``expired``: until then only."""
+    """A flusher that held the lease of a partition from ``start`` to ``end``; ``expired``: until then only. ``failed``: it
+    met an error, and let the partition pause.
+    """
 
     client: str
     start: int
     end: int = NEVER
     partition: int
     expired: int = NEVER
+    failed: bool = False
 
 
 class Fault(msgspec.Struct, kw_only=True):
@@ -293,3 +296,14 @@ def _because(error: str) -> str:
 def same_conversation(entries: Sequence[Entry], conversation: str) -> list[Entry]:
     """The entries that concern a conversation."""
     return [entry for entry in entries if getattr(entry, "conversation", conversation) == conversation]
+
+
+class Anomaly(NamedTuple):
+    """A breach: its name, what exactly, and the entries that show it."""
+
+    name: str
+    text: str
+    entries: tuple[Entry, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.text}\n{tell_all(self.entries)}".rstrip()

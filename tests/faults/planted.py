@@ -12,7 +12,13 @@ from collections.abc import Callable, Iterator
 from hashlib import sha1
 from typing import Any
 
-from models.buffer import scripts
+from models.buffer import codec, scripts
+from models.buffer.buffer import Buffer, SaveReply
+from models.core.commands import ItemOutcome
+from models.core.records import Snapshot
+from models.errors import BufferFull
+from models.pipeline.adopt import Adopter
+from models.pipeline.flush import Flusher
 from models.postgres import upserts
 
 
@@ -75,3 +81,71 @@ def python_bug(owner: Any, name: str, broken: Any) -> Iterator[None]:
             delattr(owner, name)
         else:
             setattr(owner, name, own)
+
+
+# ---------------------------------------------------------------- bugs that are Python
+def forget_first(real: Any) -> Any:
+    def commit(self: Flusher, work: Any, rows: Any) -> None:
+        self._buffer.acknowledge(work.keys, [(row.ref, row.version) for row in rows])
+        real(self, work, rows)
+
+    return commit
+
+
+def drop_when_full(real: Any) -> Any:
+    def save(self: Buffer, place: Any, commands: Any, **how: Any) -> SaveReply:
+        try:
+            return real(self, place, commands, **how)  # type: ignore[no-any-return]
+        except BufferFull:
+            version = self.now_ms() * 1000 + 1_000_000
+            items = tuple(
+                ItemOutcome(kind=x.k, id=x.id, outcome="accepted", version=version) for x in commands
+            )
+            return SaveReply(s="done", e="?", v=version, items=items)
+
+    return save
+
+
+def without_base(real: Any) -> Any:
+    def replay(self: Adopter, place: Any) -> int:
+        buffer = self._buffer
+        staged = codec.stage(place.owner, place.id, Snapshot(conversation=None), 0, buffer.stale)
+        buffer.adopt(place, staged, buffer.epoch(place))
+        return buffer.save(place, (), mode="replay").lost
+
+    return replay
+
+
+def pop_first(real: Any) -> Any:
+    def save(self: Buffer, place: Any, commands: Any, **how: Any) -> SaveReply:
+        if how.get("mode") == "replay":
+            journal = place.keys.journal(place.hex)
+            entries = self.client.lrange(journal, 0, -1)
+            self.client.delete(journal)
+            if entries:
+                self.client.rpush(journal, *entries)
+        return real(self, place, commands, **how)  # type: ignore[no-any-return]
+
+    return save
+
+
+def any_version(real: Any) -> Any:
+    def read(self: Buffer, *args: Any, **how: Any) -> Any:
+        return real(self, *args, **{**how, "at": 0})
+
+    return read
+
+
+def newer_is_fine(real: Any) -> Any:
+    return lambda kind, ours, stored: (
+        "committed" if stored is not None and stored >= ours else real(kind, ours, stored)
+    )
+
+
+@contextlib.contextmanager
+def rename_over(*_: Any) -> Any:
+    refuse = r"^if hot and H\.be == meta and not req\.force then return refuse\('hot'\) end$"
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(lua("install", change=lambda text: once(text, refuse, "")))
+        stack.enter_context(lua_bug("install", pattern=r"^if not hot then$", replacement="if true then"))
+        yield

@@ -6,21 +6,32 @@ The schedules are right for the real thing as well: without the bug nothing is f
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any, Final, NamedTuple
 
-from models.buffer import buffer as buffer_module, codec
-from models.buffer.buffer import Buffer, SaveReply
+from models.buffer import buffer as buffer_module
+from models.buffer.buffer import Buffer
 from models.buffer.partitions import Partitions
 from models.core import commands as c
-from models.core.commands import Append, Delete, ItemOutcome, Put
-from models.core.records import Snapshot
-from models.errors import BlotterError, BufferFull
+from models.core.commands import Append, Delete, Put
+from models.errors import BlotterError
 from models.pipeline import flush as flush_module, read as read_module
 from models.pipeline.adopt import Adopter
 from models.pipeline.flush import Flusher
-from tests.faults.planted import lua, lua_bug, once, python_bug, sql_bug
-from tests.faults.simulation import OWNER, Run
+from tests.faults.clients import OWNER
+from tests.faults.planted import (
+    any_version,
+    drop_when_full,
+    forget_first,
+    lua_bug,
+    newer_is_fine,
+    pop_first,
+    python_bug,
+    rename_over,
+    sql_bug,
+    without_base,
+)
+from tests.faults.simulation import Run
 from tests.faults.world import Actor
 
 Bug = Callable[[], AbstractContextManager[None]]
@@ -240,6 +251,18 @@ def a_slow_flusher_releases(stage: Stage) -> None:
     other.finish()
 
 
+def a_flusher_outlives_the_buffer(stage: Stage) -> None:
+    stage.say("m1", "one")
+    stage.flushing().finish()
+    stage.say("m2", "two")
+    slow = stage.flushing()
+    slow.until("flush.5")
+    stage.world.empty()
+    # Adopts what Postgres has so far.
+    stage.say("m3", "three")
+    slow.finish()
+
+
 def a_save_between_rows_and_texts(stage: Stage) -> None:
     stage.say("m1", "one")
     with python_bug(read_module, "READ_WHOLE_BYTES", lambda real: 1):
@@ -250,74 +273,6 @@ def a_save_between_rows_and_texts(stage: Stage) -> None:
         reader.finish()
 
 
-# ---------------------------------------------------------------- bugs
-def _forget_first(real: Any) -> Any:
-    def commit(self: Flusher, work: Any, rows: Any) -> None:
-        self._buffer.acknowledge(work.keys, [(row.ref, row.version) for row in rows])
-        real(self, work, rows)
-
-    return commit
-
-
-def _drop_when_full(real: Any) -> Any:
-    def save(self: Buffer, place: Any, commands: Any, **how: Any) -> SaveReply:
-        try:
-            return real(self, place, commands, **how)  # type: ignore[no-any-return]
-        except BufferFull:
-            version = self.now_ms() * 1000 + 1_000_000
-            items = tuple(
-                ItemOutcome(kind=x.k, id=x.id, outcome="accepted", version=version) for x in commands
-            )
-            return SaveReply(s="done", e="?", v=version, items=items)
-
-    return save
-
-
-def _without_base(real: Any) -> Any:
-    def replay(self: Adopter, place: Any) -> int:
-        buffer = self._buffer
-        staged = codec.stage(place.owner, place.id, Snapshot(conversation=None), 0, buffer.stale)
-        buffer.adopt(place, staged, buffer.epoch(place))
-        return buffer.save(place, (), mode="replay").lost
-
-    return replay
-
-
-def _pop_first(real: Any) -> Any:
-    def save(self: Buffer, place: Any, commands: Any, **how: Any) -> SaveReply:
-        if how.get("mode") == "replay":
-            journal = place.keys.journal(place.hex)
-            entries = self.client.lrange(journal, 0, -1)
-            self.client.delete(journal)
-            if entries:
-                self.client.rpush(journal, *entries)
-        return real(self, place, commands, **how)  # type: ignore[no-any-return]
-
-    return save
-
-
-def _any_version(real: Any) -> Any:
-    def read(self: Buffer, *args: Any, **how: Any) -> Any:
-        return real(self, *args, **{**how, "at": 0})
-
-    return read
-
-
-def _newer_is_fine(real: Any) -> Any:
-    return lambda kind, ours, stored: (
-        "committed" if stored is not None and stored >= ours else real(kind, ours, stored)
-    )
-
-
-@contextmanager
-def _rename_over(*_: Any) -> Any:
-    refuse = r"^if hot and H\.be == meta and not req\.force then return refuse\('hot'\) end$"
-    with ExitStack() as stack:
-        stack.enter_context(lua("install", change=lambda text: once(text, refuse, "")))
-        stack.enter_context(lua_bug("install", pattern=r"^if not hot then$", replacement="if true then"))
-        yield
-
-
 def _case(
     name: str, bug: Bug, schedule: Callable[[Stage], None], *caught: str, bells_only: bool = False
 ) -> Case:
@@ -325,7 +280,7 @@ def _case(
 
 
 CASES: Final = (
-    _case("forget before commit", lambda: python_bug(Flusher, "_commit", _forget_first), a_commit_fails, "lost"),
+    _case("forget before commit", lambda: python_bug(Flusher, "_commit", forget_first), a_commit_fails, "lost"),
     _case(
         "no fence in SQL", lambda: sql_bug(r" WHERE stored\.version < excluded\.version"), a_stalled_flusher_wakes_up, "lost"
     ),
@@ -334,20 +289,20 @@ CASES: Final = (
         lambda: lua_bug("ack", pattern=r"if r\.v <= version then", replacement="if true then"),
         a_save_during_commit, "lost",
     ),
-    _case("drop on OOM", lambda: python_bug(Buffer, "save", _drop_when_full), no_room, "lost"),
+    _case("drop on OOM", lambda: python_bug(Buffer, "save", drop_when_full), no_room, "lost"),
     _case(
         "adopt without epoch check",
         lambda: lua_bug("install", pattern=r"^if tonumber\(redis\.call\('GET', KEYS\[2\]\) or '0'\) ~= req\.epoch then .*$"),
         a_base_older_than_an_eviction, "read backwards",
     ),
-    _case("adopted pieces renamed without the last look", _rename_over, two_adopt_at_once, "read backwards"),
+    _case("adopted pieces renamed without the last look", rename_over, two_adopt_at_once, "read backwards"),
     _case(
         "adopted pieces renamed without a count",
         lambda: lua_bug("install", pattern=r"^if staged ~= req\.header\.rows then .*$"),
         staging_expires_halfway, "read backwards",
     ),
     _case(
-        "stored is newer taken for committed", lambda: python_bug(flush_module, "verdict", _newer_is_fine),
+        "stored is newer taken for committed", lambda: python_bug(flush_module, "verdict", newer_is_fine),
         a_rollback_nobody_noticed, "disagreement",
     ),
     _case(
@@ -382,10 +337,10 @@ CASES: Final = (
         a_client_dies_before_the_index, "unlisted",
     ),
     _case(
-        "flush from blind", lambda: python_bug(Adopter, "replay", _without_base), a_blind_save_of_some_fields,
+        "flush from blind", lambda: python_bug(Adopter, "replay", without_base), a_blind_save_of_some_fields,
         "never a state", "lost",
     ),
-    _case("journal popped before it is applied", lambda: python_bug(Buffer, "save", _pop_first), a_flusher_dies_in_a_replay, "lost"),
+    _case("journal popped before it is applied", lambda: python_bug(Buffer, "save", pop_first), a_flusher_dies_in_a_replay, "lost"),
     _case(
         "tombstone ignored",
         lambda: lua_bug("save", pattern=r"^  if r and r\.d then return outcome\(cmd, 'gone', r\) end$"),
@@ -400,7 +355,13 @@ CASES: Final = (
         a_slow_flusher_releases, "shared lease",
     ),
     _case(
-        "read mixes two versions", lambda: python_bug(Buffer, "read", _any_version), a_save_between_rows_and_texts,
+        "a late commit is not caught up with",
+        lambda: python_bug(Flusher, "_catch_up", lambda real: lambda self, work, rows: None),
+        a_flusher_outlives_the_buffer,
+        "disagreement",
+    ),
+    _case(
+        "read mixes two versions", lambda: python_bug(Buffer, "read", any_version), a_save_between_rows_and_texts,
         "mixed read",
     ),
 )  # fmt: skip

@@ -24,13 +24,11 @@ from typing import Any, Final
 import psycopg
 import redis
 from redis.backoff import NoBackoff
-from redis.client import Pipeline as RedisPipeline
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
 from models.buffer import scripts
 from models.buffer.buffer import Buffer
-from models.errors import StoreUnavailable
 from models.pipeline import failpoints
 from models.pipeline.crew import Crew
 from models.pipeline.failpoints import Crash
@@ -38,21 +36,12 @@ from models.pipeline.service import Pipeline
 from models.postgres.store import Store
 from models.settings import load
 from tests.faults import planted
+from tests.faults.edges import GatedRedis, GatedStore
 from tests.faults.history import NEVER, Fault, Flush, History
 
 CLOCK: Final = "blotter:simulated:clock"
 START_US: Final = 1_800_000_000_000_000
 TABLES: Final = "conversations, messages, tool_results, artifacts, artifact_versions"
-#: Calls that the store is asked through.
-_ASKED: Final = (
-    "base",
-    "snapshot",
-    "list_conversations",
-    "artifact_versions",
-    "in_flight",
-    "purge",
-    "last_version",
-)
 _PRELUDE: Final = (
     "local function simulated_time() local u = tonumber(redis.call('GET', '" + CLOCK + "'))"
     " return { math.floor(u / 1000000), u % 1000000 } end"
@@ -100,6 +89,7 @@ class Actor:
     def step(self) -> None:
         """Let it run up to its next call of a server."""
         self.world.tick += 1
+        self.world.steps += 1
         self._go.release()
         self.world.baton.acquire()
         if self.done:
@@ -126,57 +116,6 @@ class Actor:
             self.step()
 
 
-class _Client(redis.Redis):
-    world: World
-
-    def execute_command(self, *args: Any, **options: Any) -> Any:
-        return self.world.gate(args, lambda: super(_Client, self).execute_command(*args, **options))
-
-    def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:
-        pipe = _Pipe(self.connection_pool, self.response_callbacks, transaction, shard_hint)
-        pipe.world = self.world
-        return pipe
-
-
-class _Pipe(RedisPipeline):
-    world: World
-
-    def execute(self, raise_on_error: bool = True) -> Any:
-        return self.world.gate(("PIPELINE",), lambda: super(_Pipe, self).execute(raise_on_error))
-
-
-class _Store:
-    """The real store behind what the world lets through."""
-
-    def __init__(self, world: World, store: Store) -> None:
-        self._world = world
-        self._store = store
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._store, name)
-        if name not in _ASKED:
-            return method
-
-        def ask(*args: Any, **options: Any) -> Any:
-            self._world.pause()
-            if self._world.store_away:
-                raise StoreUnavailable("simulated: away")
-            return method(*args, **options)
-
-        return ask
-
-    def write(self, records: Any) -> Any:
-        world = self._world
-        world.pause()
-        fault = world.commit_faults.pop() if world.commit_faults else ""
-        if world.store_away or fault == "refused":
-            raise StoreUnavailable("simulated: away")
-        outcome = self._store.write(records)
-        if fault == "lost":
-            raise StoreUnavailable("simulated: the answer of COMMIT is lost")
-        return outcome
-
-
 class World:
     """One Blotter; `reset` for the next run."""
 
@@ -188,7 +127,7 @@ class World:
         self.settings = load(environ)
         self.baton = threading.Semaphore(0)
         self.actors_by_thread: dict[int, Actor] = {}
-        client = _Client.from_url(buffer_url, retry=Retry(NoBackoff(), 0), socket_timeout=30)
+        client = GatedRedis.from_url(buffer_url, retry=Retry(NoBackoff(), 0), socket_timeout=30)
         client.world = self
         self.client = client
         self.raw: Any = redis.Redis.from_url(buffer_url, socket_timeout=30)
@@ -197,7 +136,7 @@ class World:
         # Before the first run, so that it is like every other.
         for script in scripts.SCRIPTS.values():
             self.raw.script_load(script.text)
-        self.store: Any = _Store(self, self.real_store)
+        self.store: Any = GatedStore(self, self.real_store)
         self.reset()
 
     def close(self) -> None:
@@ -215,6 +154,8 @@ class World:
             actor.kill()
         self.actors: list[Actor] = []
         self.tick = 0
+        #: How often an actor was let run.
+        self.steps = 0
         self.clock_us = START_US
         self.runs = 0
         self.store_away = False
@@ -354,7 +295,7 @@ class World:
 
         def logged_release(keys: Any, token: str, **how: Any) -> Any:
             # From the call on: the script may run and its answer be lost.
-            self._flush_ends(token)
+            self._flush_ends(token, failed=how.get("pause_ms", 0) > 0)
             return release(keys, token, **how)
 
         def logged_initialise() -> Any:
@@ -364,9 +305,10 @@ class World:
 
         buffer.begin, buffer.release, buffer.initialise = logged_begin, logged_release, logged_initialise
 
-    def _flush_ends(self, token: str) -> None:
+    def _flush_ends(self, token: str, *, failed: bool) -> None:
         for flush in self.history.of(Flush):
             if flush.client == token:
+                flush.failed = failed
                 flush.end = min(flush.end, self.tick)
 
     def _leases_end(self, number: int) -> None:
