@@ -254,7 +254,7 @@ class Chain:
     ) -> Broken | None:
         since = -1
         for event in events:
-            if event.accepted and event.version > final:
+            if (event.accepted or event.glimpses) and event.version > final:
                 return self._broken(
                     "lost", event, list(self.nodes.values()), f"version {final} is what is stored"
                 )

@@ -33,6 +33,17 @@ def test_the_promise_holds(made: World, seed: int) -> None:
         assert failed is None, failed.text if failed else ""
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_promise_holds_for_a_hundred_thousand_steps(made: World, seed: int) -> None:
+    steps = number = 0
+    while steps < 100_000:
+        failed = one(made, seed, number)
+        assert failed is None, failed.text if failed else ""
+        steps += made.steps
+        number += 1
+
+
 def test_the_same_seed_gives_the_same_run(made: World) -> None:
     def told() -> list[str]:
         run(made, actions_of(5, 3))
