@@ -158,7 +158,8 @@ class _Chat:
                 continue
             seen = [r for r in self.reads if r.result == "ok" and r.end < read.start and not r.partial]
             seen = [r for r in seen if self._same_era(r, read)]
-            for earlier in (*told, *seen):
+            before: list[Save | Read] = [*told, *seen]
+            for earlier in before:
                 if earlier.version > read.version:
                     text = f"version {read.version} after {earlier.version} was told"
                     yield Anomaly("read backwards", text, (earlier, read))
@@ -173,7 +174,7 @@ class _Chat:
         for save in known:
             for command, outcome in zip(save.commands, save.outcomes, strict=False):
                 if outcome is not None and outcome.outcome in ACKNOWLEDGED and outcome.version:
-                    key = (command.k, command.id)
+                    key: tuple[str, str] = (command.k, command.id)
                     floor[key] = max(
                         floor.get(key, (0, save)), (outcome.version, save), key=lambda pair: pair[0]
                     )
@@ -185,12 +186,12 @@ class _Chat:
                 )
         gone = {(t.command.k, t.command.id) for t in deleting if t.save.start < read.end}
         for key, (version, entry) in floor.items():
-            sight = shown.get(key)
-            if sight is None:
+            now = shown.get(key)
+            if now is None:
                 if read.whole and key not in gone and ("c", "") not in gone:
                     yield Anomaly("read backwards", f"{key[0]}/{key[1]} is missing", (entry, read))
-            elif sight.version < version:
-                text = f"{key[0]}/{key[1]} at {sight.version} after {version} was told"
+            elif now.version < version:
+                text = f"{key[0]}/{key[1]} at {now.version} after {version} was told"
                 yield Anomaly("read backwards", text, (entry, read))
         # One snapshot: nothing above its version, and of each item the last change below it.
         told: dict[tuple[str, str], list[tuple[int, Save]]] = defaultdict(list)
@@ -213,7 +214,7 @@ class _Chat:
         for t in tries:
             if not isinstance(t.command, Delete) or not t.accepted or t.save.blind:
                 continue
-            key = (t.command.k, t.command.id)
+            key: tuple[str, str] = (t.command.k, t.command.id)
             for other in tries:
                 if other.accepted and not other.save.blind and t.save.end < other.save.start:
                     hit = key in {("c", ""), (other.command.k, other.command.id)}
@@ -274,6 +275,7 @@ class _Chat:
         self, tries: Sequence[Try], place: Place | None, undecided: list[str], ended: bool
     ) -> Iterator[Anomaly]:
         chains: dict[tuple[str, str], Chain] = {}
+        key: tuple[str, str]
         name = self.saves[0].conversation if self.saves else place.conversation if place else ""
         for t in tries:
             key = (t.command.k, t.command.id)

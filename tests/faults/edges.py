@@ -32,7 +32,8 @@ class GatedRedis(redis.Redis):
     world: World
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        return self.world.gate(args, lambda: super(GatedRedis, self).execute_command(*args, **options))
+        plain: Any = super().execute_command
+        return self.world.gate(args, lambda: plain(*args, **options))
 
     def pipeline(self, transaction: Any = True, shard_hint: Any = None) -> Any:
         pipe = _GatedPipe(self.connection_pool, self.response_callbacks, transaction, shard_hint)

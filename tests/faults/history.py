@@ -215,7 +215,7 @@ def item_of(sight: Sight) -> Item:
 
 def kind_of(record: Record) -> Any:
     """Its letter."""
-    return {Conversation: "c", Message: "m", ToolResult: "t", Artifact: "a"}[type(record)]  # type: ignore[index]
+    return {Conversation: "c", Message: "m", ToolResult: "t", Artifact: "a"}[type(record)]
 
 
 def _seen(

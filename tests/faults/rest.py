@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, cast
+from typing import Any
 
 from models.buffer import codec
 from models.buffer.buffer import Buffer
@@ -70,7 +70,7 @@ def sights(view: ConversationView) -> tuple[Sight, ...]:
 
 def _hot(buffer: Buffer, owner: str, conversation: str, item: View) -> tuple[Key, Sight]:
     place = buffer.place(owner, conversation)
-    record = cast(Record, codec.record(place.uid, owner, conversation, item))
+    record = codec.record(place.uid, owner, conversation, item)
     sight = sight_of(record, stored=item.row.y is None)
     return (sight.kind, sight.id), sight
 
@@ -78,8 +78,8 @@ def _hot(buffer: Buffer, owner: str, conversation: str, item: View) -> tuple[Key
 def _stored(snapshot: Snapshot) -> Iterable[Sight]:
     if snapshot.conversation is not None:
         yield sight_of(snapshot.conversation)
-    for record in (*snapshot.messages, *snapshot.tool_results, *snapshot.artifacts):
-        yield sight_of(record)
+    items: list[Record] = [*snapshot.messages, *snapshot.tool_results, *snapshot.artifacts]
+    yield from map(sight_of, items)
 
 
 def left(buffer: Buffer) -> Iterable[str]:

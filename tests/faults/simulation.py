@@ -20,7 +20,7 @@ from models.core import commands as c
 from models.errors import BlotterError
 from tests.faults.checker import Verdict, check
 from tests.faults.clients import OWNER, Clients
-from tests.faults.history import NEVER, Fault, Rest
+from tests.faults.history import NEVER, Fault, Place, Rest
 from tests.faults.rest import gather, left
 from tests.faults.world import Actor, World
 
@@ -264,7 +264,7 @@ class Run:
         (heal or self.heal)()
         world, clients = self.world, self.clients
         chats = sorted({(save.owner, save.conversation) for save in clients.sent})
-        places = []
+        places: list[Place] = []
         for cold in (False, True):
             for _, name in chats:
                 place = world.buffer.place(OWNER, name)

@@ -127,7 +127,7 @@ class World:
         self.settings = load(environ)
         self.baton = threading.Semaphore(0)
         self.actors_by_thread: dict[int, Actor] = {}
-        client = GatedRedis.from_url(buffer_url, retry=Retry(NoBackoff(), 0), socket_timeout=30)
+        client: Any = GatedRedis.from_url(buffer_url, retry=Retry(NoBackoff(), 0), socket_timeout=30)
         client.world = self
         self.client = client
         self.raw: Any = redis.Redis.from_url(buffer_url, socket_timeout=30)
