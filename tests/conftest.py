@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.servers import Running, RunningPostgres, start_postgres, start_valkey
@@ -41,6 +42,13 @@ OURS = ("BLOTTER_TEST_",)
 for name in list(os.environ):
     if name.startswith(FOREIGN) and not name.startswith(OURS):
         del os.environ[name]
+
+
+# Shared machines pause: how long an example takes tells nothing about the code.
+hypothesis.settings.register_profile(
+    "blotter", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("blotter")
 
 
 def pytest_configure(config: pytest.Config) -> None:

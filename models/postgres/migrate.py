@@ -89,7 +89,8 @@ def _migrate(database_url: str, command_: Callable[[Config], None]) -> None:
         try:
             with transaction(engine) as connection:
                 _run(connection, command_)
-        except StoreUnreachable:
+        except (StoreUnreachable, SchemaError):
+            # Another try would end the same.
             raise
         except StoreUnavailable:
             # A lock that did not come in time (55P03), or a deadlock with running writers.

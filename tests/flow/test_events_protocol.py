@@ -381,8 +381,11 @@ def test_a_reader_that_does_not_read_is_ended_and_costs_the_others_nothing(world
         idle.close()
 
     asyncio.run(main())
-    figures = httpx.get(f"{world.events.url}/metrics").text
-    assert "blotter_events_dropped_total 1.0" in figures
+
+    def dropped() -> bool:
+        return "blotter_events_dropped_total 1.0" in httpx.get(f"{world.events.url}/metrics").text
+
+    eventually(dropped)
 
 
 def test_the_process_tells_how_it_is(world: World) -> None:
