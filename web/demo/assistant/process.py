@@ -60,7 +60,7 @@ class Assistant:
         self._voice = speaker
         self._speed = speed
         self._turns: dict[Job, Turn] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until ``stop``, then say the last words."""
@@ -82,8 +82,8 @@ class Assistant:
             if job not in self._turns and len(self._turns) < MOST:
                 self._turns[job] = turn = Turn(self._client, job, self._voice, self._speed)
                 task = asyncio.create_task(self._write(job, turn))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self.tasks.add(task)
+                task.add_done_callback(self.tasks.discard)
 
     async def _write(self, job: Job, turn: Turn) -> None:
         try:
