@@ -205,7 +205,17 @@ def install():
     run(python, "-m", "pip", "install", "--quiet", "--require-hashes", "--requirement", requirements())
     # Without dependencies (they are there) and without isolation (setuptools is locked too): nothing else comes in.
     for folder in (ROOT, CLIENT):
-        run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--editable", folder)
+        run(
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "--editable",
+            folder,
+        )
     with open(STAMP, "wb") as file:
         file.write(stamp_of(version).encode("ascii"))
     say("done")
