@@ -120,6 +120,13 @@ class Partitions:
                 return Place(header.owner, header.id, UUID(hex=uid), uid, keys)
         return None
 
+    def is_suspect(self, keys: PartitionKeys, uid: str) -> bool:
+        """A hot conversation that was adopted under another buffer epoch: Postgres may hold more of it."""
+        pipe = self._client.pipeline(transaction=False)
+        pipe.hget(keys.rows(uid), "h").hget(keys.meta, "e")
+        header, epoch = self._execute(pipe)
+        return header is not None and _decode_header(header).be != (epoch or b"").decode()
+
     def version_of(self, keys: PartitionKeys, ref: str) -> int | None:
         """The version of a row, without its bodies; None where it is gone."""
         raw = self._do("HGET", keys.rows(ref[:32]), ref[33:])

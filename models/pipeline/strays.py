@@ -86,13 +86,18 @@ class Strays:
         return adopted, None
 
     def _adopt_one(self, uid: UUID) -> bool:
-        if self._partitions.place_of(self._buffer.keys_of(uid), uid.hex) is not None:
+        keys = self._buffer.keys_of(uid)
+        place = self._partitions.place_of(keys, uid.hex)
+        if place is None:
+            conversation = self._store.snapshot(uid).conversation
+            if conversation is None or conversation.deleted_ms is not None:
+                return False
+            place = self._buffer.place(conversation.owner, conversation.id)
+        elif not self._partitions.is_suspect(keys, uid.hex):
             # Hot: what is in flight there is in the open index already. Blind: the flush adopts it.
             return False
-        conversation = self._store.snapshot(uid).conversation
-        if conversation is None or conversation.deleted_ms is not None:
-            return False
-        self._adopter.adopt(self._buffer.place(conversation.owner, conversation.id))
+        # In a buffer that was set back, a hot conversation may lack what is in flight in Postgres.
+        self._adopter.adopt(place)
         return True
 
 

@@ -56,3 +56,44 @@ def test_a_commit_after_the_buffer_was_lost_reaches_who_adopted_before_it(stage:
     assert texts == {"m1", "m2", "m3"}
     verdict = stage.finish()
     assert not verdict.anomalies, str(verdict)
+
+
+def test_an_eviction_counter_set_back_does_not_come_to_an_old_value_again(stage: Stage) -> None:
+    """A base loaded before the buffer was set back was installed after it, over what was committed in between."""
+    names = (f"d{number}" for number in range(100))
+    neighbour = next(name for name in names if stage.world.buffer.place("ann", name).keys == stage.keys)
+    stage.clients.save(neighbour, said("m1", "beside"))
+    stage.say("m1", "one")
+    stage.make_cold()
+    stage.world.copy()
+    # One eviction after the copy; a base is loaded at this count.
+    place = stage.world.buffer.place("ann", neighbour)
+    assert stage.world.buffer.evict(place.keys, place.hex, 0) == 1
+    slow = stage.saving(said("m2", "beside"))
+    slow.until("adopt.2")
+    stage.say("m1", "two")
+    stage.flushing().finish()
+    stage.read()
+    stage.world.advance(1_000)
+    stage.world.roll_back()
+    stage.world.buffer.initialise()
+    slow.finish()
+    stage.read()
+    verdict = stage.finish()
+    assert not verdict.anomalies, str(verdict)
+
+
+def test_a_result_in_flight_that_a_set_back_buffer_lacks_is_settled(stage: Stage) -> None:
+    """Its conversation was hot, so the walk for strays passed it by: open for ever, until somebody looked."""
+    stage.say("m1", "one")
+    stage.flushing().finish()
+    stage.world.copy()
+    stage.clients.save("c0", c.put("t", "t1", {"state": "input-streaming"}))
+    stage.world.advance(1_000)
+    stage.flushing().finish()
+    stage.world.roll_back()
+    stage.world.advance(1_000_000)
+    verdict = stage.finish()
+    assert not verdict.anomalies, str(verdict)
+    snapshot = stage.world.real_store.snapshot(stage.world.buffer.place("ann", "c0").uid)
+    assert [result.status for result in snapshot.tool_results] == ["interrupted"]

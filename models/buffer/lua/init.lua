@@ -5,16 +5,21 @@
 -- Returns {buffer epoch in force, partitions, format}; the caller refuses to start where these differ from its own.
 -- Prevents: two starters writing different epochs, an emptied buffer that looks like the old one.
 local m = redis.call('HMGET', KEYS[1], 'e', 'n', 'f', 'run')
-if not m[1] then
-  -- The counter must not repeat a value a loader may still hold from before the buffer was lost.
+-- The counter must not repeat a value a loader may still hold from before the buffer was lost, or set back.
+local function renew()
   local t = redis.call('TIME')
-  redis.call('SET', KEYS[2], string.format('%.0f', tonumber(t[1]) * 1000000 + tonumber(t[2])))
+  local now = tonumber(t[1]) * 1000000 + tonumber(t[2])
+  local count = tonumber(redis.call('GET', KEYS[2]) or '0')
+  redis.call('SET', KEYS[2], string.format('%.0f', math.max(count + 1, now)))
+end
+if not m[1] then
+  renew()
   redis.call('HSET', KEYS[1], 'e', ARGV[1], 'n', ARGV[2], 'f', ARGV[3], 'run', ARGV[4])
   return { ARGV[1], ARGV[2], ARGV[3] }
 end
 if m[4] ~= ARGV[4] then
   redis.call('HSET', KEYS[1], 'e', ARGV[1], 'run', ARGV[4])
-  redis.call('INCR', KEYS[2])
+  renew()
   m[1] = ARGV[1]
 end
 return { m[1], m[2], m[3] }
