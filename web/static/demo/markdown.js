@@ -229,8 +229,11 @@ function elementOf(block) {
   }
 }
 
-const itemOf = (inside) =>
-  el("li", {}, inside.map((block) => (block.type === "paragraph" ? inline(block.text) : elementOf(block))).flat());
+/** Within an item, a lone paragraph is no paragraph of its own. */
+function itemOf(inside) {
+  const lone = inside.filter((block) => block.type === "paragraph").length === 1;
+  return el("li", {}, inside.map((block) => (lone && block.type === "paragraph" ? inline(block.text) : elementOf(block))).flat());
+}
 
 function tableOf({ head, align, rows }) {
   const cell = (tag) => (text, index) => el(tag, { class: `at-${align[index] ?? "start"}` }, inline(text ?? ""));
