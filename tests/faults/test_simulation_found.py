@@ -83,17 +83,18 @@ def test_an_eviction_counter_set_back_does_not_come_to_an_old_value_again(stage:
     assert not verdict.anomalies, str(verdict)
 
 
-def test_a_result_in_flight_that_a_set_back_buffer_lacks_is_settled(stage: Stage) -> None:
+def test_an_artifact_in_flight_that_a_set_back_buffer_lacks_is_settled(stage: Stage) -> None:
     """Its conversation was hot, so the walk for strays passed it by: open for ever, until somebody looked."""
     stage.say("m1", "one")
     stage.flushing().finish()
     stage.world.copy()
-    stage.clients.save("c0", c.put("t", "t1", {"state": "input-streaming"}))
+    stage.clients.save("c0", c.put("a", "a1", {"content": "half a"}, status="streaming"))
     stage.world.advance(1_000)
     stage.flushing().finish()
     stage.world.roll_back()
-    stage.world.advance(1_000_000)
+    # Long enough to be stale, too short to be evicted.
+    stage.world.advance(200_000)
     verdict = stage.finish()
     assert not verdict.anomalies, str(verdict)
     snapshot = stage.world.real_store.snapshot(stage.world.buffer.place("ann", "c0").uid)
-    assert [result.status for result in snapshot.tool_results] == ["interrupted"]
+    assert [artifact.status for artifact in snapshot.artifacts] == ["interrupted"]
