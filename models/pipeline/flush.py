@@ -24,6 +24,8 @@ What can go wrong, and what then:
 - Killed anywhere: the lease runs out (10 s), the rows are due as before; a trial stays counted if flush.5 was passed.
 - COMMIT unknown, Postgres away, schema missing: nothing is forgotten, the partition pauses (0.25 s … 8 s, jitter).
 - The buffer away: this flush ends; if rows were committed, the next one finds them equal in Postgres and acknowledges.
+- The buffer lost between the look at rows and their commit: who adopted a conversation in between lacks them, so what is
+  hot is adopted over, by version. A worker killed right there leaves that to the eviction.
 - A rejected row: buried with its reason; its batch commits without it. It stays readable, and the next save frees it.
 - A row that kills the worker, or makes this code raise: see models/core/batches.py. A bug counts like a death, because
   a partition that is stuck for ever is worse than a dead letter, which can be replayed.
