@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from models.core.commands import ACKNOWLEDGED, Delete, Put
 from tests.faults.history import NEVER, Anomaly, Fault, Flush, History, Listing, Place, Save, Sight, tell_seen
@@ -21,9 +21,9 @@ def lists(history: History, faults: Sequence[Fault]) -> Iterator[Anomaly]:
                 continue
             if any(fault.end >= save.start and fault.start <= listing.end for fault in faults):
                 continue
-            if not any(makes(save, number) for number in range(len(save.commands))):
-                continue
             chat = [s for s in saves if (s.owner, s.conversation) == (save.owner, save.conversation)]
+            if not makes(save, chat):
+                continue
             if any(_hides(command) for s in chat if s.start < listing.end for command in s.commands):
                 continue
             yield Anomaly("unlisted", f"{save.conversation} is not in the list", (save, listing))
@@ -106,11 +106,15 @@ def _living(place: Place, deleted: bool) -> dict[tuple[str, str], Sight]:
     return {} if deleted else {key: s for key, s in place.stored.items() if not s.seen.deleted}
 
 
-def makes(save: Save, number: int) -> bool:
-    """An acknowledged save (not a tombstone) of this kind makes its conversation exist."""
-    outcome = save.outcomes[number] if save.outcomes else None
-    return (
+def makes(save: Save, saves: Iterable[Save]) -> bool:
+    """After this save its conversation (all ``saves`` of it) is there: something other than a tombstone was acknowledged,
+    and what was accepted blind cannot have met a tombstone when its base came.
+    """
+    tombs = {(x.k, x.id) for other in saves for x in other.commands if isinstance(x, Delete)}
+    return any(
         outcome is not None
         and outcome.outcome in ACKNOWLEDGED
-        and not isinstance(save.commands[number], Delete)
+        and not isinstance(command, Delete)
+        and not (save.blind and (command.k, command.id) in tombs)
+        for command, outcome in zip(save.commands, save.outcomes, strict=False)
     )

@@ -150,7 +150,7 @@ class _Chat:
                 s for s in known if s.version and any(o and o.outcome in ACKNOWLEDGED for o in s.outcomes)
             ]
             if read.result == "nothing":
-                made = [s for s in told if any(makes(s, n) for n in range(len(s.commands)))]
+                made = [s for s in told if makes(s, self.saves)]
                 if made:
                     yield Anomaly(
                         "read backwards", "nothing there though it was acknowledged", (made[-1], read)
