@@ -30,6 +30,7 @@ FOREIGN = (
     "CELERY_",
     "FLASK_",
     "GRANIAN_",
+    "OPENAI_",
     "PG",
     "REDIS_",
     "DATABASE_URL",

@@ -19,10 +19,12 @@ import redis
 from redis.exceptions import RedisError
 
 from models.buffer.scripts import translate
-from models.errors import BufferFull, BufferPolicyError
+from models.errors import BlotterError, BufferFull, BufferPolicyError
 from models.settings import Settings
 
 REFRESH_MS: Final = 1_000
+#: How often a process looks at the whole policy again (CONFIG GET, the broker's server).
+POLICY_MS: Final = 30_000
 
 
 class Memory(NamedTuple):
@@ -64,7 +66,15 @@ class Pressure:
         settings: Settings,
         *,
         clock_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
+        examine: Callable[[], tuple[str, ...]] | None = None,
     ) -> None:
+        """``examine``: the faults of the buffer's whole policy; asked before the first save is let through, by one
+        thread while the others wait, and then every POLICY_MS on a thread of its own. It may raise BlotterError.
+        """
+        self._examine = examine
+        self._policy_lock = threading.Lock()
+        self._policy_ms: int | None = None
+        self._policy_faults: tuple[str, ...] = ()
         self._client = client
         self._settings = settings
         self._clock_ms = clock_ms
@@ -84,10 +94,30 @@ class Pressure:
                 self._lock.release()
         if self.memory.share > self._settings.refuse_memory_share:
             raise BufferFull(f"the buffer is above {self._settings.refuse_memory_share:.0%} of its maxmemory")
-        if self.faults and not self._settings.unsafe_buffer:
-            raise BufferPolicyError(
-                "the buffer does not keep what it acknowledges: " + "; ".join(self.faults)
-            )
+        if self._examine is not None:
+            self._look_at_policy(self._examine)
+        faults = self._policy_faults + tuple(
+            fault for fault in self.faults if fault not in self._policy_faults
+        )
+        if faults and not self._settings.unsafe_buffer:
+            raise BufferPolicyError("the buffer does not keep what it acknowledges: " + "; ".join(faults))
+
+    def _look_at_policy(self, examine: Callable[[], tuple[str, ...]]) -> None:
+        if self._policy_ms is None:
+            with self._policy_lock:
+                if self._policy_ms is None:
+                    self._note_policy(examine)
+        elif self._clock_ms() - self._policy_ms >= (POLICY_MS if not self._policy_faults else REFRESH_MS):
+            self._policy_ms = self._clock_ms()
+            threading.Thread(target=self._note_policy, args=(examine,), name="policy", daemon=True).start()
+
+    def _note_policy(self, examine: Callable[[], tuple[str, ...]]) -> None:
+        try:
+            self._policy_faults = examine()
+        except BlotterError:
+            # The buffer does not answer: the save will say so itself, and the next one looks again.
+            return
+        self._policy_ms = self._clock_ms()
 
     def refresh(self) -> Memory:
         """Ask the server now. Raises redis' own errors."""

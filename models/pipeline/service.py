@@ -11,6 +11,7 @@ from models.buffer.buffer import Buffer, Place
 from models.core.commands import Command, ItemKind
 from models.core.records import ArtifactVersion
 from models.errors import BlotterError, BufferFull, StoreUnavailable
+from models.pipeline import policy
 from models.pipeline.adopt import Adopter
 from models.pipeline.figures import figures
 from models.pipeline.listing import Lister
@@ -32,7 +33,9 @@ class Pipeline:
         self.buffer = buffer
         self.store = store
         self.adopter = Adopter(buffer, store, ring)
-        self.pressure = Pressure(buffer.client, settings)
+        self.pressure = Pressure(
+            buffer.client, settings, examine=lambda: policy.examine(buffer.client, settings).faults
+        )
         self._saver = Saver(buffer, self.adopter, ring, self.pressure.check)
         self._reader = Reader(buffer, store, self.adopter, ring)
         self._lister = Lister(buffer, store)

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from models.core import commands as c
-from models.errors import Gone, NotFound, StoreUnavailable
+from models.errors import BufferPolicyError, Gone, NotFound, StoreUnavailable
 from tests.flow.rig import Rig, rig
-from tests.servers import eventually, start_postgres
+from tests.servers import eventually, start_postgres, start_valkey
 
 
 @pytest.fixture
@@ -365,3 +365,21 @@ def test_without_a_schema_saves_go_on_as_if_postgres_were_away(
         upgrade(empty_database_url)
         assert chat.texts("c") == [("m1", "x")]
         assert chat.pipeline.ready() == {"buffer": "ok", "store": "ok"}
+
+
+def test_no_save_is_acknowledged_by_a_buffer_that_may_lose_it(database_url: str) -> None:
+    with start_valkey() as server:
+        with rig(server.url, database_url) as chat:
+            chat.buffer.client.config_set("appendfsync", "everysec")
+            with pytest.raises(BufferPolicyError, match="appendfsync"):
+                chat.say("c", "m1", "x")
+            assert "appendfsync" in chat.pipeline.ready()["buffer"]
+            with pytest.raises(NotFound):
+                chat.pipeline.read("ann", "c")
+        with rig(server.url, database_url, BLOTTER_FSYNC="everysec") as chat:
+            chat.say("c", "m1", "x")
+        with (
+            rig(server.url, database_url, BLOTTER_FSYNC="everysec", CELERY_BROKER_URL=server.url) as chat,
+            pytest.raises(BufferPolicyError, match="broker"),
+        ):
+            chat.say("c", "m2", "x")
