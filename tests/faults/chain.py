@@ -175,7 +175,7 @@ class Chain:
         self._keep([Node(_ABSENT, frozenset(), 0)])
         self._trail = [(0, -1, list(self.nodes.values()))]
         bounds = [-1, *(fault.end for fault in faults)]
-        blind = sorted((t for t in self.tries if t.accepted and t.save.blind), key=_told)
+        blind = sorted((t for t in self.tries if t.save.blind and _journaled(t)), key=_told)
         for number, begin in enumerate(bounds):
             fault = faults[number] if number < len(faults) else None
             until = NEVER + 1 if fault is None else fault.start
@@ -374,6 +374,13 @@ class Chain:
         unknown = [t.save for t in self.tries if t.outcome is None][-3:]
         entries = {id(entry): entry for entry in (*near, *unknown, *event.entries())}
         return Broken(name, "\n".join(lines), tuple(entries.values()))
+
+
+def _journaled(t: Try) -> bool:
+    """A blind save that lies in the journal: accepted, or a put that the image alone calls a duplicate."""
+    if t.outcome is None:
+        return False
+    return t.accepted or (t.outcome.outcome == "duplicate" and isinstance(t.command, Put))
 
 
 def _told(t: Try) -> int:

@@ -98,3 +98,16 @@ def test_an_artifact_in_flight_that_a_set_back_buffer_lacks_is_settled(stage: St
     assert not verdict.anomalies, str(verdict)
     snapshot = stage.world.real_store.snapshot(stage.world.buffer.place("ann", "c0").uid)
     assert [artifact.status for artifact in snapshot.artifacts] == ["interrupted"]
+
+
+def test_a_blind_save_that_clears_a_field_is_no_duplicate_of_not_knowing_it(stage: Stage) -> None:
+    """The image of blind saves has no title, because nobody told it of one: the save that clears it was dropped."""
+    stage.clients.save("c0", c.put("c", "", {"title": "a title"}))
+    stage.make_cold()
+    stage.world.store_away = True
+    stage.say("m1", "one")
+    stage.clients.save("c0", c.put("c", "", {"title": None}))
+    stage.world.store_away = False
+    verdict = stage.finish()
+    assert not verdict.anomalies, str(verdict)
+    assert stage.world.pipeline.read("ann", "c0").conversation.record.title is None

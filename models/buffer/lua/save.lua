@@ -85,9 +85,12 @@ for i, cmd in ipairs(commands) do
     out = apply(cmd)
   end
   items[i] = out
+  -- A put that equals what was saved blind may still clear what only the base has: it is tried again with the base.
+  if blind and (out.o == 'accepted' or (out.o == 'duplicate' and cmd.op == 'put')) then
+    journal[#journal + 1] = { c = cmd, v = out.v }
+  end
   if out.o == 'accepted' then
     changed = true
-    if blind then journal[#journal + 1] = { c = cmd, v = out.v } end
   elseif entries then
     if out.o ~= 'duplicate' then lost = lost + 1 end
     -- What stands instead is newer than what was acknowledged in the blind, and must not look older.
