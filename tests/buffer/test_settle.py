@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from models.buffer.buffer import Buffer
+from models.core import commands
 from tests.buffer.chat import Chat, put
 
 TOOL_PART = {"type": "tool-search", "toolCallId": "call1", "state": "input-available", "input": {}}
@@ -207,3 +209,15 @@ def test_the_sweeps_reason_is_no_field_of_the_clients(chat: Chat) -> None:
     chat.settle_stale("m/m1")
     assert chat.put("m", "m1", status_reason=None, rev=1).outcome == "accepted"
     assert chat.message("m1").status == "streaming"
+
+
+def test_a_row_adopted_under_another_buffer_epoch_is_not_settled(buffer: Buffer) -> None:
+    place = buffer.place("ann", "suspect")
+    put = commands.put("m", "m", {"content": "half"}, status="streaming")
+    assert buffer.save(place, [put], fresh=True).items[0].outcome == "accepted"
+    buffer.now_us = (buffer.now_ms() + 10 * buffer.stale.plain_ms) * 1000
+    epoch = buffer.client.hget(place.keys.meta, "e")
+    buffer.client.hset(place.keys.meta, "e", "another")
+    assert buffer.settle(place.keys, place.hex, ["m/m"]) == (0, False)
+    buffer.client.hset(place.keys.meta, "e", epoch)
+    assert buffer.settle(place.keys, place.hex, ["m/m"])[0] == 1

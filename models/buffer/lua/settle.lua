@@ -5,7 +5,7 @@
 -- ARGV 1 request, a MessagePack map: uid, now_us, names [..], window_ms, bell_ms, stream_ms, stale_ms, stale_tool_ms,
 --        stale_approval_ms; 2 channel of change hints
 -- Returns {number settled, 1 if the doorbell is to be rung}
--- Prevents: an item settled although a save came in the same moment; a stale open entry that settles a later reply.
+-- Prevents: a rolled-back row stamped anew over a newer one in Postgres; an item settled although a save came in the same moment; a stale open entry that settles a later reply.
 local req = cmsgpack.unpack(ARGV[1])
 clock(req.now_us)
 use(KEYS[2], KEYS[3])
@@ -13,6 +13,9 @@ AT = {
   uid = req.uid, due = KEYS[4], open = KEYS[5], dead = KEYS[8], stream_ms = req.stream_ms,
   stale_ms = req.stale_ms, stale_tool_ms = req.stale_tool_ms, stale_approval_ms = req.stale_approval_ms,
 }
+-- Adopted under another buffer epoch: the row may be older than Postgres'. Nothing decides on it before it was merged
+-- by a reader, a saver, or the walk for strays that follows a new epoch.
+if H and H.be ~= redis.call('HGET', KEYS[1], 'e') then return { 0, 0 } end
 local settled, before = 0, H and H.last
 for _, name in ipairs(req.names) do
   local r = H and row(name)
