@@ -121,6 +121,14 @@ class RipeRow(NamedTuple):
     waits: bool = False
 
 
+class Settled(NamedTuple):
+    """``count`` items were settled. ``ring``: send the doorbell. ``suspect``: nothing was; adopt, then again."""
+
+    count: int
+    ring: bool
+    suspect: bool
+
+
 class Begun(NamedTuple):
     """``state``: taken, busy (another flusher holds the lease) or paused; ``failures``: transient errors in a row."""
 
@@ -516,14 +524,16 @@ class Buffer:
         return int(call(self.client, "revive", key_list, [uid, name, action], retries=1)) == 1
 
     # ------------------------------------------------------------------ settle, evict
-    def settle(self, keys: PartitionKeys, uid: str, names: Sequence[str]) -> tuple[int, bool]:
-        """End what is stale among ``names``. (number settled, ring the doorbell)"""
+    def settle(self, keys: PartitionKeys, uid: str, names: Sequence[str]) -> Settled:
+        """End what is stale among ``names``."""
         request = {"uid": uid, "now_us": self.now_us, "names": names, **self._common}
         key_list = [
             keys.meta, keys.rows(uid), keys.bodies(uid), keys.due, keys.open, keys.bell, keys.hold, keys.dead,
         ]  # fmt: skip
-        settled, ring = call(self.client, "settle", key_list, [_encode(request), keys.live], retries=1)
-        return int(settled), int(ring) == 1
+        settled, ring, suspect = call(
+            self.client, "settle", key_list, [_encode(request), keys.live], retries=1
+        )
+        return Settled(int(settled), ring == 1, suspect == 1)
 
     def evict(self, keys: PartitionKeys, uid: str, idle_ms: int) -> int:
         """Take a conversation out of the buffer: 1 gone, 0 kept, -1 not there."""

@@ -40,7 +40,7 @@ class Crew:
         self.partitions = Partitions(buffer)
         self.adopter = Adopter(buffer, store, ring)
         self.flusher = Flusher(buffer, self.partitions, store, self.adopter, ring, stopping=stopping)
-        self.settler = Settler(buffer, self.partitions, ring)
+        self.settler = Settler(buffer, self.partitions, self.adopter, ring)
         self.evictor = Evictor(buffer, self.partitions)
         self.strays = Strays(buffer, self.partitions, store, self.adopter)
         self.purger = Purger(self.partitions, store, buffer.settings)

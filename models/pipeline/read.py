@@ -316,10 +316,10 @@ class Reader:
         names = [item.name for item in reply.items if item.row.o is not None and item.row.o <= reply.head.now]
         if not names or reply.head.partial:
             return False
-        _, ring = self._buffer.settle(place.keys, place.hex, names)
-        if ring:
+        settled = self._buffer.settle(place.keys, place.hex, names)
+        if settled.ring:
             self._ring(place.keys.number)
-        return True
+        return not settled.suspect
 
     # ------------------------------------------------------------------ choosing
     @staticmethod

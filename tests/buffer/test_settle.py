@@ -188,9 +188,9 @@ def test_settling_rings_once(chat: Chat) -> None:
     chat.buffer.client.delete(chat.place.keys.bell)
     late = chat.row("m/m2")["o"] * 1000
     chat.buffer.now_us = late
-    assert chat.buffer.settle(chat.place.keys, chat.place.hex, ["m/m1"]) == (1, True)
-    assert chat.buffer.settle(chat.place.keys, chat.place.hex, ["m/m2"]) == (1, False)
-    assert chat.buffer.settle(chat.place.keys, chat.place.hex, ["m/m2"]) == (0, False)
+    assert chat.buffer.settle(chat.place.keys, chat.place.hex, ["m/m1"]) == (1, True, False)
+    assert chat.buffer.settle(chat.place.keys, chat.place.hex, ["m/m2"]) == (1, False, False)
+    assert chat.buffer.settle(chat.place.keys, chat.place.hex, ["m/m2"]) == (0, False, False)
 
 
 def test_a_reason_given_by_a_client_survives_settling(chat: Chat) -> None:
@@ -218,6 +218,6 @@ def test_a_row_adopted_under_another_buffer_epoch_is_not_settled(buffer: Buffer)
     buffer.now_us = (buffer.now_ms() + 10 * buffer.stale.plain_ms) * 1000
     epoch = buffer.client.hget(place.keys.meta, "e")
     buffer.client.hset(place.keys.meta, "e", "another")
-    assert buffer.settle(place.keys, place.hex, ["m/m"]) == (0, False)
+    assert buffer.settle(place.keys, place.hex, ["m/m"]) == (0, False, True)
     buffer.client.hset(place.keys.meta, "e", epoch)
     assert buffer.settle(place.keys, place.hex, ["m/m"])[0] == 1

@@ -114,6 +114,43 @@ def test_a_save_between_the_look_and_the_script_keeps_its_reply(brief: CrewRig) 
     assert brief.crew.settler.settle(brief.crew.partitions.now_ms()) == 0
 
 
+def test_what_an_older_buffer_left_is_merged_with_postgres_before_it_is_settled(brief: CrewRig) -> None:
+    """The buffer was set back to half a reply whose end is in Postgres: settling must not win over it."""
+    reply(brief)
+    place = brief.place("c")
+    client = brief.buffer.client
+    kept = {key: client.dump(key) for key in (place.keys.rows(place.hex), place.keys.bodies(place.hex))}
+    brief.save("c", c.put("m", "r", {"content": "half a reply"}, status="complete"))
+    brief.flush("c")
+    for key, value in kept.items():
+        client.restore(key, 0, value, replace=True)
+    client.zadd(place.keys.open, {f"{place.hex}/m/r": 1})
+    client.hset(place.keys.meta, "e", "another")
+    brief.crew.settler.settle(brief.crew.partitions.now_ms())
+    assert brief.texts("c") == [("r", "half a reply")]
+    brief.flush("c")
+    stored = brief.stored()["r"]
+    assert (stored.status, stored.content) == ("complete", "half a reply")
+
+
+def test_what_an_older_buffer_left_waits_for_postgres_and_is_then_settled(
+    brief: CrewRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*args: object) -> None:
+        raise StoreUnavailable("away")
+
+    reply(brief)
+    place = brief.place("c")
+    brief.buffer.client.hset(place.keys.meta, "e", "another")
+    eventually(lambda: list(brief.crew.partitions.stale(brief.crew.partitions.now_ms(), 9)) != [])
+    with monkeypatch.context() as patched:
+        patched.setattr(brief.pipeline.store, "base", away)
+        assert brief.crew.settler.settle(brief.crew.partitions.now_ms()) == 0
+    assert brief.crew.settler.settle(brief.crew.partitions.now_ms()) == 1
+    brief.flush("c")
+    assert brief.stored()["r"].status == "interrupted"
+
+
 # ---------------------------------------------------------------- evicts
 def test_idle_conversations_leave_and_are_read_again(buffer_url: str, database_url: str) -> None:
     with crew_rig(

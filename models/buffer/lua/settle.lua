@@ -4,7 +4,7 @@
 -- KEYS 1 meta, 2 rows, 3 bodies, 4 due, 5 open, 6 bell, 7 hold, 8 dead
 -- ARGV 1 request, a MessagePack map: uid, now_us, names [..], window_ms, bell_ms, stream_ms, stale_ms, stale_tool_ms,
 --        stale_approval_ms; 2 channel of change hints
--- Returns {number settled, 1 if the doorbell is to be rung}
+-- Returns {number settled, 1 if the doorbell is to be rung, 1 if the conversation is suspect: adopt it, then again}
 -- Prevents: a rolled-back row stamped anew over a newer one in Postgres; an item settled although a save came in the same moment; a stale open entry that settles a later reply.
 local req = cmsgpack.unpack(ARGV[1])
 clock(req.now_us)
@@ -13,9 +13,8 @@ AT = {
   uid = req.uid, due = KEYS[4], open = KEYS[5], dead = KEYS[8], stream_ms = req.stream_ms,
   stale_ms = req.stale_ms, stale_tool_ms = req.stale_tool_ms, stale_approval_ms = req.stale_approval_ms,
 }
--- Adopted under another buffer epoch: the row may be older than Postgres'. Nothing decides on it before it was merged
--- by a reader, a saver, or the walk for strays that follows a new epoch.
-if H and H.be ~= redis.call('HGET', KEYS[1], 'e') then return { 0, 0 } end
+-- Adopted under another buffer epoch: the row may be older than Postgres'. Nothing decides on it before it was merged.
+if H and H.be ~= redis.call('HGET', KEYS[1], 'e') then return { 0, 0, 1 } end
 local settled, before = 0, H and H.last
 for _, name in ipairs(req.names) do
   local r = H and row(name)
@@ -45,4 +44,4 @@ if least and redis.call('EXISTS', KEYS[7]) == 0 and redis.call('SET', KEYS[6], n
   ring = 1
 end
 if settled > 0 then hint(ARGV[2], req.uid, before) end
-return { settled, ring }
+return { settled, ring, 0 }
