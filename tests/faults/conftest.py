@@ -9,18 +9,20 @@ from typing import Any
 import pytest
 
 from tests.faults.processes import Chat, Programs, programs
-from tests.servers import Running, RunningPostgres, start_valkey
+from tests.servers import RunningPostgres, start_valkey
 
 
 @pytest.fixture(scope="package")
 def running(
-    postgres_server: RunningPostgres, template_database: str, broker_server: Running, tmp_path_factory: Any
+    postgres_server: RunningPostgres, template_database: str, tmp_path_factory: Any
 ) -> Iterator[Programs]:
     folder: Path = tmp_path_factory.mktemp("programs")
     with (
         start_valkey() as buffer,
+        # Not the one of other tests: these workers answer every bell on it.
+        start_valkey(role="broker") as broker,
         postgres_server.new_database(template_database) as database_url,
-        programs(postgres_server, database_url, buffer, broker_server, folder) as made,
+        programs(postgres_server, database_url, buffer, broker, folder) as made,
     ):
         yield made
 
