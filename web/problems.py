@@ -66,6 +66,8 @@ _KINDS = (
     Kind("item-too-large", 413, "Item too large", "`limit` is the most bytes one item may have."),
     Kind("too-many-items", 413, "Too many items", "`limit` is the most items at once, or in a conversation."),
     Kind("conversation-too-large", 413, "Conversation too large", "`limit` is the most bytes of one conversation."),
+    Kind("too-many-parts", 413, "Too many parts", "`limit` is the most parts of one message."),
+    Kind("too-many-links", 413, "Too many links", "`limit` is the most tool results, or artifacts, of one message."),
     Kind("unsupported-media-type", 415, "Unsupported media type", "Bodies are application/json, UTF-8, uncompressed."),
     Kind("invalid", 422, "Invalid", "`errors` names each field and what is wrong with it."),
     Kind("surrogate-split", 422, "Offset inside a character", "The offset lies between the halves of a surrogate pair."),
@@ -120,6 +122,8 @@ OUTCOMES: Final[Mapping[Outcome, Kind | None]] = MappingProxyType(
         "item-too-large": KINDS["item-too-large"],
         "too-many-items": KINDS["too-many-items"],
         "conversation-too-large": KINDS["conversation-too-large"],
+        "too-many-parts": KINDS["too-many-parts"],
+        "too-many-links": KINDS["too-many-links"],
         "unavailable": KINDS["unavailable"],
     }
 )

@@ -26,6 +26,8 @@ _SAVE_PROBLEMS: Final = (
     "item-too-large",
     "too-many-items",
     "conversation-too-large",
+    "too-many-parts",
+    "too-many-links",
     "unsupported-media-type",
     "buffer-unavailable",
     "buffer-full",

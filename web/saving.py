@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from flask import Response
 
-from models.core.commands import ACKNOWLEDGED, Command, Delete, ItemKind, ItemOutcome
+from models.core.commands import ACKNOWLEDGED, MAX_LINKS, MAX_PARTS, Command, Delete, ItemKind, ItemOutcome
 from models.errors import BufferUnavailable, Gone, NotFound, StoreUnavailable
 from models.pipeline.views import Item, SaveResult
 from web import render
@@ -16,7 +16,7 @@ from web.metrics import count_saves
 from web.problems import OUTCOMES, Kind, Problem
 
 #: The field that a refused step names.
-_FIELDS: Final = {"surrogate-split": "append.offset", "not-text": "append.part"}
+_FIELDS: Final = {"surrogate-split": "append.offset", "not-text": "append.part", "too-many-parts": "parts"}
 
 
 def save(call: Call, conversation_id: str, command: Command) -> Response:
@@ -79,13 +79,18 @@ def _refusal(call: Call, conversation_id: str, outcome: ItemOutcome, kind: Kind)
     limits = {
         "item-too-large": settings.max_item_bytes,
         "too-many-items": settings.max_conversation_items,
+        "too-many-parts": MAX_PARTS,
+        "too-many-links": MAX_LINKS,
         "conversation-too-large": settings.max_conversation_bytes,
     }
     problem = Problem(kind.slug)
     if outcome.outcome in limits:
         problem.extra["limit"] = limits[outcome.outcome]
-    if outcome.outcome in _FIELDS:
-        problem.extra["errors"] = [{"field": _FIELDS[outcome.outcome], "message": kind.meaning}]
+    field = _FIELDS.get(outcome.outcome)
+    if outcome.outcome == "too-many-links" and outcome.kind != "m":
+        field = "messageId"  # the message that it names is full
+    if field is not None:
+        problem.extra["errors"] = [{"field": field, "message": kind.meaning}]
     if kind.status == 409:
         if outcome.length is not None:
             problem.extra["length"] = outcome.length

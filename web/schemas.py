@@ -21,16 +21,16 @@ from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
 from models.core import commands
-from models.core.commands import Append, Command, ItemKind, Put, SetPart
+from models.core.commands import MAX_LINKS, MAX_PARTS, Append, Command, ItemKind, Put, SetPart
 from models.core.records import Status, ToolState
 from models.identity import ID_PATTERN
 
 #: The largest integer a browser holds exactly.
 MAX_SAFE_INTEGER = 2**53 - 1
-MAX_PART_INDEX = 100_000
+MAX_PART_INDEX = MAX_PARTS - 1
 
 Id: TypeAlias = Annotated[str, StringConstraints(pattern=ID_PATTERN, min_length=1, max_length=256)]
-Ids: TypeAlias = Annotated[list[Id], Field(max_length=5000)]
+Ids: TypeAlias = Annotated[list[Id], Field(max_length=MAX_LINKS)]
 Short: TypeAlias = Annotated[str, StringConstraints(max_length=256)]
 Line: TypeAlias = Annotated[str, StringConstraints(max_length=1000)]
 Revision: TypeAlias = Annotated[int, Field(ge=0, le=MAX_SAFE_INTEGER)]
@@ -101,7 +101,7 @@ class MessageUpdate(_Item):
     role: Role = Field(_ABSENT, description="Absent on a new message means assistant.")
     content: str | None = None
     parts: list[JsonObject] | None = Field(
-        None, description="AI SDK `UIMessage.parts`; kept value for value."
+        None, max_length=MAX_PARTS, description="AI SDK `UIMessage.parts`; kept value for value."
     )
     metadata: Any = Field(None, description="Any JSON value; null clears.")
     parent_id: Id | None = None

@@ -117,7 +117,7 @@ def faults_within(audit: Audit) -> Iterator[Fault]:
 
 
 def _counters(audit: Audit, header: Header) -> Iterator[Fault]:
-    rows = [(entry.name[0], entry.row) for entry in audit.rows if not entry.name.startswith("l/")]
+    rows = [(entry.name[0], entry.row) for entry in audit.rows]
     recount = {
         "n": sum(kind in "mta" for kind, _ in rows),
         "bytes": sum(row.b or 0 for kind, row in rows if kind != "v"),

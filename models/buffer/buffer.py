@@ -21,7 +21,7 @@ from models.buffer import codec
 from models.buffer.codec import Header, Row, Staged, StaleTimes, View
 from models.buffer.keys import PartitionKeys, owner_index
 from models.buffer.scripts import call, translate
-from models.core.commands import Append, Command, Delete, ItemOutcome
+from models.core.commands import MAX_LINKS, MAX_PARTS, Append, Command, Delete, ItemOutcome
 from models.core.records import Record
 from models.errors import BufferPolicyError, BufferUnavailable
 from models.identity import conversation_uid, owner_tag, partition_of
@@ -164,6 +164,8 @@ class Buffer:
             "item": settings.max_item_bytes,
             "items": settings.max_conversation_items,
             "bytes": settings.max_conversation_bytes,
+            "parts": MAX_PARTS,
+            "links": MAX_LINKS,
         }
         #: 0: the server's clock. Tests set it (µs).
         self.now_us = 0

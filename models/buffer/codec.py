@@ -13,8 +13,10 @@ from uuid import UUID
 import msgspec
 
 from models.core.commands import (
+    PART_BYTES,
     RANK_FINAL,
     join_part,
+    link_bytes,
     split_parts,
     tool_rank,
     utf16_units,
@@ -226,6 +228,9 @@ def stage(
         if a.message_id is not None and a.message_id not in message_ids:
             links = waiting.setdefault(a.message_id, Row())
             links.la = [*(links.la or ()), a.id]
+    for links in waiting.values():
+        links.b = link_bytes(links.lr) + link_bytes(links.la)
+        size += links.b
     out.rows.extend((f"l/{message_id}", _encode(row)) for message_id, row in waiting.items())
     last = max(last, purge_horizon)
     out.header.update(
@@ -252,6 +257,7 @@ def _rows(out: Staged, snapshot: Snapshot) -> Iterator[tuple[str, Row]]:
         row = _common(m)
         row.f = _some(role=m.role, parent_id=m.parent_id, status_reason=m.status_reason)
         row.lr, row.la = list(m.tool_result_ids) or None, list(m.artifact_ids) or None
+        row.b = link_bytes(row.lr) + link_bytes(row.la)
         _bodies(out, name, row, content=m.content, metadata=m.metadata)
         if m.parts is not None:
             _parts(out, m, row, final)
@@ -310,7 +316,7 @@ def _parts(out: Staged, m: Message, row: Row, final: Mapping[str, ToolResult]) -
         if part.call and not _answered(m, part.call, final):
             row.q = row.q or {}
             row.q[str(i)] = (part.call, part.waits)
-    row.b = (row.b or 0) + row.pb
+    row.b = (row.b or 0) + row.pb + PART_BYTES * len(parts)
 
 
 def _answered(m: Message, call: str, final: Mapping[str, ToolResult]) -> bool:

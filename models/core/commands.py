@@ -10,7 +10,7 @@ unless a higher revision says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -19,6 +19,14 @@ import orjson
 from models.core.records import FINAL_TOOL_STATES
 
 ItemKind: TypeAlias = Literal["c", "m", "t", "a"]
+
+#: Parts of one message, at most; each is two fields of a hash, so a row with many is slow to read however few its bytes.
+MAX_PARTS: Final = 1_000
+#: Tool results, and artifacts, linked to one message, at most (of each).
+MAX_LINKS: Final = 1_000
+#: What a part counts beside its text, and a link beside its id, bytes. As at the head of lua/common.lua.
+PART_BYTES: Final = 100
+LINK_BYTES: Final = 16
 
 RANK_FINAL: Final = 5
 _TOOL_RANKS: Final[Mapping[str, int]] = {
@@ -46,6 +54,11 @@ ROW_FIELDS: Final[Mapping[ItemKind, frozenset[str]]] = {
     "t": frozenset({"message_id", "tool_call_id", "tool_name", "state", "status_reason"}),
     "a": frozenset({"message_id", "kind", "title", "language", "media_type", "status_reason"}),
 }
+
+
+def link_bytes(ids: Iterable[str] | None) -> int:
+    """What links to ``ids`` count, bytes (ids are ASCII)."""
+    return sum(len(item_id) + LINK_BYTES for item_id in ids or ())
 
 
 def utf16_units(text: str) -> int:
@@ -87,8 +100,8 @@ class Put(msgspec.Struct, tag_field="op", tag="put", omit_defaults=True, frozen=
         """About how many characters it carries."""
         size = 256 + sum(len(value[0]) for value in self.body.values() if isinstance(value, tuple))
         if isinstance(self.parts, list):
-            size += sum(len(part.skeleton) + len(part.text or "") for part in self.parts)
-        return size
+            size += sum(PART_BYTES + len(part.skeleton) + len(part.text or "") for part in self.parts)
+        return size + link_bytes(self.results) + link_bytes(self.artifacts)
 
 
 class Append(msgspec.Struct, tag_field="op", tag="append", omit_defaults=True, frozen=True):
@@ -144,6 +157,8 @@ Outcome: TypeAlias = Literal[
     "too-many-items",  # 413
     "conversation-too-large",  # 413
     "unavailable",  # 503: not tried, or unknown
+    "too-many-parts",  # 413
+    "too-many-links",  # 413: of the message, also of one that a tool result or artifact names
 ]
 ACKNOWLEDGED: Final[frozenset[str]] = frozenset({"accepted", "duplicate", "noop"})
 

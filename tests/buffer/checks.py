@@ -15,6 +15,8 @@ from models.buffer.buffer import Buffer, Place
 from models.core.commands import utf16_units
 
 FAN = 16
+PART_BYTES = 100
+LINK_BYTES = 16
 OPEN = ("pending", "streaming")
 COUNTED = ("m", "t", "a")
 
@@ -41,6 +43,11 @@ def _check_text(bodies: dict[str, bytes], field: str, grown: list[int], base: bo
     assert len(text) == grown[2], f"{where}: {len(text)} bytes, cached {grown[2]}"
     assert utf16_units(text.decode()) == grown[1], f"{where}: units"
     return set(fields)
+
+
+def links_of(row: dict[str, Any]) -> int:
+    """Bytes that a row's links count."""
+    return sum(LINK_BYTES + len(item_id) for field in ("lr", "la") for item_id in row.get(field, ()))
 
 
 def _check_bodies(name: str, row: dict[str, Any], bodies: dict[str, bytes]) -> set[str]:
@@ -73,7 +80,8 @@ def _check_bodies(name: str, row: dict[str, Any], bodies: dict[str, bytes]) -> s
         f"{name}: grows beyond its parts"
     )
     assert (row.get("pb") or 0) == part_bytes, f"{name}: pb"
-    assert (row.get("b") or 0) == size + part_bytes, f"{name}: b"
+    size += part_bytes + PART_BYTES * (row.get("n") or 0) + links_of(row)
+    assert (row.get("b") or 0) == size, f"{name}: b"
     return expected
 
 
@@ -103,6 +111,7 @@ def recount(buffer: Buffer, place: Place, *, image: bool = False) -> dict[str, A
         elif kind == "l":
             assert f"m/{item_id}" not in rows, f"{name} waits though the message is there"
             assert "v" not in row, name
+            assert row["b"] == links_of(row) > 0, f"{name}: b"
             continue
         else:
             expected |= _check_bodies(name, row, bodies)
@@ -113,7 +122,7 @@ def recount(buffer: Buffer, place: Place, *, image: bool = False) -> dict[str, A
     assert set(bodies) == expected, f"stray {set(bodies) - expected}, missing {expected - set(bodies)}"
 
     counted = [row for name, row in rows.items() if name[0] in COUNTED]
-    sized = [row for name, row in rows.items() if name[0] in (*COUNTED, "c")]
+    sized = [row for name, row in rows.items() if name[0] in (*COUNTED, "c", "l")]
     found = {name: header.get(name) or 0 for name in ("n", "bytes", "dirty", "dead", "open")}
     assert found == {
         "n": len(counted),

@@ -93,6 +93,8 @@ class Conversation:
             )
         if after is not None:
             self.items[command.k, command.id] = after
+            if item is not None and item.row.get("message_id") != after.row.get("message_id"):
+                self._forget_waiting(command.k, command.id, item.row.get("message_id"))
             self._consequences(command.k, command.id, after, new=item is None, put=isinstance(command, Put))
         return outcome
 
@@ -282,6 +284,11 @@ class Conversation:
         item.row = {name: item.row[name] for name in ("role", "parent_id", "message_id") if name in item.row}
         self.waiting.pop(command.id, None) if command.k == "m" else None
         return "accepted"
+
+    def _forget_waiting(self, kind: str, item_id: str, message_id: str | None) -> None:
+        links = self.waiting.get(message_id or "", ([], []))[kind == "a"]
+        if item_id in links:
+            links.remove(item_id)
 
     def _consequences(self, kind: str, item_id: str, item: Item, *, new: bool, put: bool) -> None:
         if kind == "m" and new:

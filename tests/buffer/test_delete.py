@@ -64,7 +64,8 @@ def test_a_tombstone_holds_no_text(chat: Chat) -> None:
         assert "secret" not in str(view)
     kept = chat.message("m1")
     assert (kept.role, kept.parent_id) == ("user", "m0")
-    assert (chat.header().get("bytes", 0), chat.header()["n"]) == (0, 3)
+    # Its link is all that is left: "a1" and what a link counts beside.
+    assert (chat.header().get("bytes", 0), chat.header()["n"]) == (18, 3)
 
 
 def test_deleting_twice_is_a_duplicate(chat: Chat) -> None:

@@ -192,6 +192,24 @@ def test_waiting_links_go_when_the_message_is_deleted_before_it_came(chat: Chat)
     assert "l/m1" not in chat.check()
 
 
+@pytest.mark.parametrize("kind", ["t", "a"])
+@pytest.mark.parametrize("other", ["m2", None])
+def test_word_left_for_a_message_goes_when_the_item_names_another(
+    chat: Chat, kind: Any, other: str | None
+) -> None:
+    chat.put(kind, "x1", message_id="m1")
+    chat.put(kind, "x2", message_id="m1")
+    chat.put(kind, "x1", message_id=other)
+    waiting = {name: row for name, row in chat.check().items() if name.startswith("l/")}
+    field = "lr" if kind == "t" else "la"
+    assert waiting["l/m1"][field] == ["x2"]
+    assert ("l/m2" in waiting) == (other is not None)
+    chat.put(kind, "x2", message_id=other)
+    assert "l/m1" not in chat.check()
+    chat.put("m", "m1", role="assistant")
+    assert (chat.message("m1").tool_result_ids, chat.message("m1").artifact_ids) == ((), ())
+
+
 def test_two_tools_finishing_in_one_call_lose_no_link(chat: Chat) -> None:
     chat.send(
         put("t", "t1", message_id="m1"),

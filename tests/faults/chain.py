@@ -30,7 +30,16 @@ from tests.faults.history import NEVER, Entry, Fault, ItemKey, Save, Seen, Sight
 
 #: Contents carried at once; beyond that the fold gives up, which it says.
 MOST: Final = 4_000
-LIMITS: Final = frozenset({"item-too-large", "too-many-items", "conversation-too-large", "unavailable"})
+LIMITS: Final = frozenset(
+    {
+        "item-too-large",
+        "too-many-items",
+        "too-many-parts",
+        "too-many-links",
+        "conversation-too-large",
+        "unavailable",
+    }
+)
 _ABSENT: Final = None
 
 

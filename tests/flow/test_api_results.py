@@ -180,3 +180,17 @@ def test_html_comes_only_inside_json(api: Api, chat: str) -> None:
     read = api("GET", f"{chat}/artifacts/art", headers={"Accept": "text/html"})
     assert read.headers["Content-Type"] == "application/json"
     assert read.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_message_with_a_thousand_links_takes_no_more_and_says_so(api: Api, chat: str) -> None:
+    full = {"id": "m2", "role": "assistant", "artifactIds": [f"other{number}" for number in range(1000)]}
+    assert api("PUT", f"{chat}/messages", full).status == 202
+    refused = api("PUT", f"{chat}/artifacts", ARTIFACT)
+    assert (refused.status, refused.body["type"], refused.body["limit"]) == (
+        413,
+        "/problems/too-many-links",
+        1000,
+    )
+    assert [error["field"] for error in refused.body["errors"]] == ["messageId"]
+    assert api("GET", f"{chat}/artifacts/art").status == 404
+    assert api("PUT", f"{chat}/artifacts", {**ARTIFACT, "messageId": None}).status == 202

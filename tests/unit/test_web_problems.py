@@ -46,7 +46,8 @@ def test_statuses_are_those_of_the_contract() -> None:
     assert statuses == {
         "stale-revision": 409, "revision-conflict": 409, "append-gap": 409, "append-mismatch": 409, "part-gap": 409,
         "terminal": 409, "surrogate-split": 422, "not-text": 422, "not-found": 404, "gone": 410, "item-too-large": 413,
-        "too-many-items": 413, "conversation-too-large": 413, "unavailable": 503,
+        "too-many-items": 413, "too-many-parts": 413, "too-many-links": 413,
+        "conversation-too-large": 413, "unavailable": 503,
     }  # fmt: skip
 
 

@@ -151,6 +151,18 @@ class TooManyItems(TooLarge):
     slug = "too-many-items"
 
 
+class TooManyParts(TooLarge):
+    """The message would have more parts than one may."""
+
+    slug = "too-many-parts"
+
+
+class TooManyLinks(TooLarge):
+    """More tool results, or artifacts, than one message may link to."""
+
+    slug = "too-many-links"
+
+
 class ConversationTooLarge(TooLarge):
     """The conversation would grow beyond its bound."""
 

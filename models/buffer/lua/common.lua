@@ -8,13 +8,14 @@
 --                ph purge horizon (versions below it may lack tombstones)
 --   row "K/I":   st status | sf settled from | r revision | v version | w version of the last change of its texts that was no append
 --                z version known to be in Postgres (0 never) | p position | c created, u updated, d deleted, t touched ms
---                b payload bytes | o ms at which it is stale (a member of open) | i flush interval ms while open
+--                b bytes: bodies, PART_BYTES a part, links | o ms at which it is stale (a member of open) | i flush interval ms while open
 --                y ms since when it is dirty (a member of due, unless dead) | x 1 dead letter
 --                f small fields | k body field -> {UTF-16 units, bytes} | n number of parts, pb their bytes
 --                g growing text -> {chunks, units, bytes}; "c" content, "0", "1" … a part's text
 --                q part -> {call, "tool"|"approval"}: what it waits for | lr, la linked results and artifacts
 --                rk rank of a tool result's state | hn, hh number and hash of an artifact's last version
 --                lm ms of the last new message (conversation's row only)
+--   row "l/I": lr, la what waits for message I | b its bytes
 --   part "m/I/#i" in bodies: {skeleton, units or -1, bytes, rank, call, waits}
 -- A growing text is its base field and chunks counted in base 16: sixteen chunks of a level become one of the next, so
 -- appending is linear in the text, and a text never has more than a few dozen fields.
@@ -23,6 +24,8 @@ local unpack_ = cmsgpack.unpack
 local pack_ = cmsgpack.pack
 local FAN = 16
 local OPEN = { pending = 1, streaming = 2 }
+-- What a part counts beside its text: it is up to two fields of a hash. What a link counts beside its id.
+local PART_BYTES, LINK_BYTES = 100, 16
 
 local NOW_US, NOW
 local function clock(given)
@@ -235,18 +238,33 @@ local function content_size(r)
   return 0, 0
 end
 
+-- A row, and with it the conversation, grows by this many bytes.
+local function resize(r, growth)
+  r.b = (r.b or 0) + growth
+  H.bytes = (H.bytes or 0) + growth
+  HCHANGED = true
+end
+
 -- Unites ids into a row's links; true if one was new.
 local function add_links(r, field, ids)
-  local have, added = {}, false
+  local have, growth = {}, 0
   for _, id in ipairs(r[field] or {}) do have[id] = true end
   for _, id in ipairs(ids) do
     if not have[id] then
       r[field] = r[field] or {}
       table.insert(r[field], id)
-      have[id], added = true, true
+      have[id], growth = true, growth + #id + LINK_BYTES
     end
   end
-  return added
+  if growth > 0 then resize(r, growth) end
+  return growth > 0
+end
+
+local function link_bytes(r)
+  local bytes = 0
+  for _, id in ipairs(r.lr or {}) do bytes = bytes + #id + LINK_BYTES end
+  for _, id in ipairs(r.la or {}) do bytes = bytes + #id + LINK_BYTES end
+  return bytes
 end
 
 -- Removes all bodies of an item.

@@ -115,6 +115,7 @@ else
   for name, theirs in pairs(staged_rows) do
     if name ~= 'c/' then merge(name, theirs) end
   end
+  for _, links in pairs(waiting) do H.bytes = (H.bytes or 0) + (links.b or 0) end
   -- What is here and not there was lost by Postgres, or never reached it: it is dirty.
   for _, name in ipairs(names) do
     if not known[name] and counted(name) then
@@ -123,6 +124,7 @@ else
       dirty(name, ours)
     elseif string.sub(name, 1, 2) == 'l/' then
       waiting[name] = waiting[name] or {}
+      H.bytes = H.bytes - (row(name).b or 0)
       add_links(waiting[name], 'lr', row(name).lr or {})
       add_links(waiting[name], 'la', row(name).la or {})
     end
@@ -137,6 +139,7 @@ else
         m.v, m.u = stamp(), NOW
         mark(message, m)
       end
+      H.bytes = H.bytes - (links.b or 0)
       put_row(name, false)
     else
       put_row(name, links)
@@ -146,6 +149,7 @@ end
 -- Whoever placed messages by what he saw before looks again.
 H.mp = H.last
 H.be = meta
+if redis.call('EXISTS', KEYS[11]) == 1 then H.bl = 1 end
 HCHANGED = true
 for i = 1, #forget, 1000 do redis.call('ZREM', KEYS[7], unpack(forget, i, math.min(i + 999, #forget))) end
 write()

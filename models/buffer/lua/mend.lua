@@ -38,8 +38,10 @@ if hot then
   HCHANGED = true
   for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
     local kind = string.sub(name, 1, 2)
-    local r = name ~= 'h' and kind ~= 'l/' and row(name)
-    if r then
+    local r = name ~= 'h' and row(name)
+    if r and kind == 'l/' then
+      H.bytes = H.bytes + (r.b or 0)
+    elseif r then
       found[#found + 1] = { name, r }
       stray[name] = nil
       if kind ~= 'v/' then H.bytes = H.bytes + (r.b or 0) end

@@ -2,7 +2,7 @@
 -- Every function decides first and changes nothing unless it answers accepted (or touches an open item's clock).
 
 local TERMINAL = { complete = true, interrupted = true, error = true }
-local LIMIT -- {item, items, bytes}, set by the script
+local LIMIT -- {item, items, bytes, parts, links}, set by the script
 local EXPECT_UNKNOWN = false -- blind: an append to an item the journal did not create cannot be judged
 
 local function outcome(cmd, o, r, extra)
@@ -43,11 +43,33 @@ local function change_conversation(c)
 end
 
 -- ------------------------------------------------------------------ links
+-- Of ids, what the row's links lack: their bytes, and how many links there would be with them.
 local function lacks_links(r, field, ids)
-  local have = {}
+  local have, bytes, count = {}, 0, #(r[field] or {})
   for _, id in ipairs(r[field] or {}) do have[id] = true end
-  for _, id in ipairs(ids or {}) do if not have[id] then return true end end
-  return false
+  for _, id in ipairs(ids or {}) do
+    if not have[id] then bytes, count, have[id] = bytes + #id + LINK_BYTES, count + 1, true end
+  end
+  return bytes, count
+end
+
+-- Where the link of something that names this message is kept: the message, or word left for it.
+local function linking_row(message_id) return row('m/' .. message_id) or row('l/' .. message_id) or {} end
+
+-- It names another message now: the word left for the first goes.
+local function unlink_waiting(field, id, message_id)
+  local name = 'l/' .. message_id
+  local waiting = row(name)
+  if not waiting then return end
+  for i, linked in ipairs(waiting[field] or {}) do
+    if linked == id then
+      table.remove(waiting[field], i)
+      resize(waiting, -(#id + LINK_BYTES))
+      break
+    end
+  end
+  waiting[field] = some(waiting[field])
+  put_row(name, (waiting.lr or waiting.la) and waiting or false)
 end
 
 local function final_result(id)
@@ -56,20 +78,25 @@ local function final_result(id)
 end
 
 -- Has this call of the message a final result? Results are named "message.call", or by the call (which another message
--- may repeat), or by anything, with the call as a field.
-local function answered(message_id, r, call)
-  if final_result(message_id .. '.' .. call) then return true end
-  local t = final_result(call)
-  if t and (not (t.f and t.f.message_id) or t.f.message_id == message_id) then return true end
+-- may repeat), or by anything, with the call as a field: those among the message's links are looked up once for all parts.
+local function linked_calls(r)
+  local calls = {}
   for _, id in ipairs(r.lr or {}) do
-    t = row('t/' .. id)
-    if t and t.f and t.f.tool_call_id == call and final_result(id) then return true end
+    local t = final_result(id)
+    if t and t.f and t.f.tool_call_id then calls[t.f.tool_call_id] = true end
   end
-  return false
+  return calls
 end
-local function note_wait(message_id, r, i, p)
+local function answered(message_id, calls, call)
+  if calls[call] or final_result(message_id .. '.' .. call) then return true end
+  local t = final_result(call)
+  return t ~= nil and (not (t.f and t.f.message_id) or t.f.message_id == message_id)
+end
+local function is_waiting(p) return p[5] ~= nil and p[5] ~= '' end
+-- calls: of linked_calls, where the part waits.
+local function note_wait(message_id, r, i, p, calls)
   local key = tostring(i)
-  if p[5] and p[5] ~= '' and not answered(message_id, r, p[5]) then
+  if is_waiting(p) and not answered(message_id, calls, p[5]) then
     r.q = r.q or {}
     r.q[key] = { p[5], p[6] }
   elseif r.q then
@@ -131,18 +158,19 @@ local function set_part(name, r, i, p)
 end
 
 -- ------------------------------------------------------------------ limits
-local function over_limit(r, growth, one_more)
+-- growth: bytes of the item; with one_more it is a new one; beside: bytes of other rows that grow with it.
+local function over_limit(r, growth, one_more, beside)
   if one_more and (H.n or 0) + 1 > LIMIT.items then return 'too-many-items' end
-  if growth <= 0 then return nil end
-  if (r and r.b or 0) + growth > LIMIT.item then return 'item-too-large' end
-  if (H.bytes or 0) + growth > LIMIT.bytes then return 'conversation-too-large' end
+  if growth > 0 and (r and r.b or 0) + growth > LIMIT.item then return 'item-too-large' end
+  growth = growth + (beside or 0)
+  if growth > 0 and (H.bytes or 0) + growth > LIMIT.bytes then return 'conversation-too-large' end
   return nil
 end
-local function resize(r, growth)
-  r.b = (r.b or 0) + growth
-  H.bytes = (H.bytes or 0) + growth
-  HCHANGED = true
+-- What is there already stays, also beyond a limit (a base of Postgres may hold it).
+local function over_parts(r, count)
+  return count > math.max(LIMIT.parts, r and r.n or 0) and 'too-many-parts' or nil
 end
+local function over_links(bytes, count) return bytes > 0 and count > LIMIT.links and 'too-many-links' or nil end
 
 -- ------------------------------------------------------------------ artifact versions
 local function keep_version(name, r, id)
@@ -217,18 +245,21 @@ local function apply_put(cmd)
       local old = i <= had and part(name, r, i - 1) or nil
       if not old or not same_part(name, r, i - 1, p, old) then
         parts[i - 1] = p
-        growth = growth + #p[1] + (p[2] and #p[2] or 0) - (old and (#old[1] + old[3]) or 0)
+        growth = growth + #p[1] + (p[2] and #p[2] or 0) - (old and (#old[1] + old[3]) or -PART_BYTES)
       end
     end
     for i = #list, had - 1 do
       local old = part(name, r, i)
       surplus = surplus + 1
-      growth = growth - #old[1] - old[3]
+      growth = growth - #old[1] - old[3] - PART_BYTES
     end
   end
   local null_parts = cmd.parts == false and not new and r.n ~= nil
   local empty_parts = cmd.parts and #cmd.parts == 0 and (new or r.n == nil)
-  local linked = lacks_links(r or {}, 'lr', cmd.results) or lacks_links(r or {}, 'la', cmd.artifacts)
+  local base = r or (cmd.k == 'm' and row('l/' .. cmd.id)) or {} -- a new message finds links that waited for it
+  local results, results_count = lacks_links(base, 'lr', cmd.results)
+  local artifacts, artifacts_count = lacks_links(base, 'la', cmd.artifacts)
+  local linked = results + artifacts > 0
   local to = cmd.st
   if cmd.k ~= 'c' then
     if new then
@@ -259,10 +290,22 @@ local function apply_put(cmd)
     end
     return outcome(cmd, 'duplicate', r)
   end
-  local over = over_limit(r, growth, new and cmd.k ~= 'c')
+  local link_field = cmd.k == 't' and 'lr' or cmd.k == 'a' and 'la'
+  local message_id = link_field and fields.message_id
+  if message_id == nil then message_id = r and r.f and r.f.message_id end
+  local beside, beside_count = 0, 0
+  if link_field and message_id then
+    local there = linking_row(message_id)
+    if not there.d then beside, beside_count = lacks_links(there, link_field, { cmd.id }) end
+  end
+  local over = over_parts(r, cmd.parts and #cmd.parts or 0)
+    or over_links(results, results_count) or over_links(artifacts, artifacts_count) or over_links(beside, beside_count)
+    or over_limit(r, growth + results + artifacts, new and cmd.k ~= 'c', beside)
   if over then return outcome(cmd, over, r) end
 
   -- Change it.
+  local named = r and r.f and r.f.message_id
+  if link_field and named and named ~= message_id then unlink_waiting(link_field, cmd.id, named) end
   if new and cmd.k == 'c' then
     r = conversation_row()
   elseif new then
@@ -299,8 +342,7 @@ local function apply_put(cmd)
   if cmd.k == 'm' and new then
     local waiting = row('l/' .. cmd.id)
     if waiting then
-      add_links(r, 'lr', waiting.lr or {})
-      add_links(r, 'la', waiting.la or {})
+      r.lr, r.la, r.b = waiting.lr, waiting.la, waiting.b
       put_row('l/' .. cmd.id, false)
     end
     H.mp = r.v
@@ -317,9 +359,12 @@ local function apply_put(cmd)
       B[text_field(name, tostring(i))] = false
       if r.q then r.q[tostring(i)] = nil; r.q = some(r.q) end
     end
+    local calls
     for i = 0, count - 1 do
-      if parts[i] then set_part(name, r, i, parts[i]) end
-      note_wait(cmd.id, r, i, cmd.parts[i + 1])
+      local p = cmd.parts[i + 1]
+      if parts[i] then set_part(name, r, i, p) end
+      if is_waiting(p) then calls = calls or linked_calls(r) end
+      note_wait(cmd.id, r, i, p, calls)
     end
     r.n = cmd.parts and count or nil
     if not r.n then r.pb = nil end
@@ -455,12 +500,12 @@ local function apply_part(cmd)
   local same = old and same_part(name, r, cmd.index, p, old)
   if old and not forced and not same and older_part(p, old, OPEN[cmd.st]) then return outcome(cmd, 'noop', r) end
   if not same then
-    local growth = #p[1] + (p[2] and #p[2] or 0) - (old and (#old[1] + old[3]) or 0)
-    local over = over_limit(r, growth)
+    local growth = #p[1] + (p[2] and #p[2] or 0) - (old and (#old[1] + old[3]) or -PART_BYTES)
+    local over = over_parts(r, cmd.index + 1) or over_limit(r, growth)
     if over then return outcome(cmd, over, r) end
     set_part(name, r, cmd.index, p)
     resize(r, growth)
-    note_wait(cmd.id, r, cmd.index, p)
+    note_wait(cmd.id, r, cmd.index, p, is_waiting(p) and linked_calls(r))
   end
   local changed = finish_step(cmd, name, r, not same and 'part' or nil)
   return outcome(cmd, changed and 'accepted' or 'duplicate', r)
@@ -473,19 +518,23 @@ local function delete_item(cmd)
   if r and r.d then return outcome(cmd, 'duplicate', r) end
   if not r then
     -- A tombstone where nothing was makes no conversation: it stays unknown to readers until something is saved.
-    local over = over_limit(nil, 0, true)
-    if over then return outcome(cmd, over) end
+    -- A full conversation has room for some: what a client deletes must not come back when there is room again.
+    if (H.n or 0) >= LIMIT.items + math.ceil(LIMIT.items / 10) then return outcome(cmd, 'too-many-items') end
     r = { z = 0, c = NOW, b = 0, st = 'complete' }
     r.p = string.format('%020.0f', math.max(H.last + 1, NOW_US))
     if cmd.k == 'm' then r.f = { role = 'assistant' } end
     H.n = (H.n or 0) + 1
   end
   drop_bodies(name, r)
-  resize(r, -(r.b or 0))
+  resize(r, link_bytes(r) - (r.b or 0))
   -- What readers need to keep the tree together stays; titles and the like go with the content.
   local f = r.f or {}
   r.f = some({ role = f.role, parent_id = f.parent_id, message_id = f.message_id })
-  if cmd.k == 'm' and row('l/' .. cmd.id) then put_row('l/' .. cmd.id, false) end
+  local waiting = cmd.k == 'm' and row('l/' .. cmd.id)
+  if waiting then
+    resize(waiting, -(waiting.b or 0))
+    put_row('l/' .. cmd.id, false)
+  end
   r.k, r.g, r.n, r.pb, r.q = nil, nil, nil, nil, nil
   r.v = stamp()
   r.w, r.u, r.t, r.d = r.v, NOW, NOW, NOW

@@ -8,7 +8,7 @@
 -- ARGV 1 request, a MessagePack map: mode, uid, owner, id, now_us (0: the server's TIME), commands [..] (hot, blind),
 --      count (replay: entries at most), fresh, base (epoch at which Postgres held nothing; -1 unknown), trust (accept a
 --      conversation adopted under another buffer epoch), pull, expect_mp (-1: any), full, stream_ms, autosave_ms,
---      stale_ms, stale_tool_ms, stale_approval_ms, item, items, bytes (limits), window_ms, bell_ms
+--      stale_ms, stale_tool_ms, stale_approval_ms, item, items, bytes, parts, links (limits), window_ms, bell_ms
 --      2 channel of change hints (shard)
 -- Returns a MessagePack map: s done | uninit | cold (p epoch) | blind | hot | suspect | moved | gone;
 --      with done: e buffer epoch, v the conversation's version, items [outcome ..], ring, list (version of the
@@ -52,7 +52,7 @@ AT = {
   uid = req.uid, due = KEYS[5], open = KEYS[6], dead = KEYS[10], pull = req.pull, stream_ms = req.stream_ms,
   stale_ms = req.stale_ms, stale_tool_ms = req.stale_tool_ms, stale_approval_ms = req.stale_approval_ms, later = {},
 }
-LIMIT = { item = req.item, items = req.items, bytes = req.bytes }
+LIMIT = { item = req.item, items = req.items, bytes = req.bytes, parts = req.parts, links = req.links }
 
 local commands, entries, told, left = req.commands, nil, {}, 0
 if req.mode == 'replay' then
