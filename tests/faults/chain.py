@@ -269,10 +269,6 @@ class Chain:
                 )
             before = list(self.nodes.values())
             self._unseen(event, floats, blind, since)
-            due = sum(t.save.end < event.begun for t in blind)
-            self._keep(n for n in self.nodes.values() if n.tried >= due)
-            if not self.nodes:
-                return self._broken("lost", event, before, "a blind save was never applied")
             if len(event.accepted) > 1:
                 return self._broken("one version twice", event, before)
             if event.accepted:
@@ -282,6 +278,12 @@ class Chain:
                     return self._broken("not a fold", event, before)
             elif event.back:
                 self._keep([*self.nodes.values(), *event.back])
+            self._in_vain(event, blind)
+            had = list(self.nodes.values())
+            due = sum(t.save.end < event.begun for t in blind)
+            self._keep(n for n in had if n.tried >= due)
+            if not self.nodes:
+                return self._broken("lost", event, had, "a blind save was never applied")
             wanted = {glimpse.sight.seen for glimpse in event.glimpses}
             if wanted:
                 had = list(self.nodes.values())
@@ -328,6 +330,19 @@ class Chain:
         if node.tried < len(blind) and blind[node.tried].save.start < event.latest:
             for outcome, after, _ in self._judge(item, blind[node.tried]):
                 yield Node(after if outcome == "accepted" else item, node.used, node.tried + 1)
+
+    def _in_vain(self, event: Event, blind: Sequence[Try]) -> None:
+        """Blind saves replayed while ``event``'s version stood, that changed nothing and so left it."""
+        todo = list(self.nodes.values())
+        while todo:
+            node = todo.pop()
+            if node.tried == len(blind) or blind[node.tried].save.start >= event.begun:
+                continue
+            if any(outcome != "accepted" for outcome, _, _ in self._judge(node.item, blind[node.tried])):
+                new = node._replace(tried=node.tried + 1)
+                if self._key(new) not in self.nodes:
+                    self.nodes[self._key(new)] = new
+                    todo.append(new)
 
     def _apply(self, t: Try, stay: list[Node]) -> None:
         assert t.outcome is not None
@@ -386,14 +401,19 @@ class Chain:
 
 
 def _journaled(t: Try) -> bool:
-    """A blind save that lies in the journal: accepted, or a put that the image alone calls a duplicate."""
+    """A blind save that lies in the journal: accepted, or one that may change what only the base has."""
     if t.outcome is None:
         return False
-    return t.accepted or (t.outcome.outcome == "duplicate" and isinstance(t.command, Put))
+    if t.outcome.outcome not in ("duplicate", "noop") or isinstance(t.command, Delete):
+        return t.accepted
+    if not isinstance(t.command, Append):
+        return True
+    return not (t.command.st is None and t.command.rev is None and t.command.reason is None)
 
 
-def _told(t: Try) -> int:
-    return t.outcome.version if t.outcome is not None else 0
+def _told(t: Try) -> tuple[int, bool]:
+    """Order of the journal: what changed nothing was told the version that another made."""
+    return (t.outcome.version if t.outcome is not None else 0, not t.accepted)
 
 
 def _told_right(outcome: ItemOutcome, item: Item | None, told: int | None) -> bool:

@@ -209,6 +209,9 @@ def test_blind_saves_are_tried_in_order_after_what_was_known() -> None:
     # Superseded by the rules: an older snapshot of something finished.
     late = save(3, 4, put("b", st="streaming"), "accepted", 3, blind=True, status="streaming")
     assert not verdict(first, late, rest=at_rest(sight(11, "a"))).anomalies
+    # It changed nothing, so that what it met keeps its version.
+    same = save(3, 4, put("a"), "accepted", 3, blind=True)
+    assert not verdict(first, same, rest=at_rest(sight(10, "a"))).anomalies
     alone = save(3, 4, put("b"), "accepted", 3, blind=True)
     assert verdict(alone, rest=at_rest()).names == {"lost"}
 
