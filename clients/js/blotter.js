@@ -702,6 +702,7 @@ export class Blotter extends EventTarget {
   #outbox;
   #tab;
   #disposed = false;
+  #requests = new Set(); // the controllers of those under way
   #listeners = [];
   #guarding = false;
   #replaying = null;
@@ -957,7 +958,7 @@ export class Blotter extends EventTarget {
     this.#env.clearTimeout(this.#timer);
     for (const [target, name, listener] of this.#listeners) target.removeEventListener(name, listener);
     if (this.#guarding) this.#env.window.removeEventListener("beforeunload", this.#onLeave);
-    for (const item of this.#active) item.flight?.controller.abort();
+    for (const controller of this.#requests) controller.abort();
     await this.#journal([...this.#active].filter((item) => this.#keepsRow(item)), "");
     await this.#tab.end();
     this.#outbox.close();
@@ -1512,7 +1513,7 @@ export class Blotter extends EventTarget {
   async #confirm(item, conversation) {
     conversation.confirming = true;
     this.#confirming++;
-    const { changes } = item;
+    const { changes, version } = item;
     const now = this.#env.now();
     item.confirmAt = now + Math.min(this.#limits.confirmMs * 2 ** ++item.confirms, this.#limits.autosaveMs);
     const steps = item.kind === "message" || item.kind === "artifact";
@@ -1527,7 +1528,7 @@ export class Blotter extends EventTarget {
           })
         : await this.#readItem(item, controller);
       this.#reached();
-      if (item.changes === changes && item.flight === null) this.#confirmed(item, answer);
+      if (item.changes === changes && item.flight === null) this.#confirmed(item, answer, version);
     } catch (error) {
       if (item.changes !== changes || item.flight !== null) {
         // It changed meanwhile: its own request tells.
@@ -1540,10 +1541,12 @@ export class Blotter extends EventTarget {
     this.#pump();
   }
 
-  #confirmed(item, answer) {
+  /** `version`: what the item had when the question was asked; more may have been heard since. */
+  #confirmed(item, answer, version) {
     if (answer.bufferEpoch && !this.#noteEpoch(item.conversationId, answer.bufferEpoch)) return;
     if (item.known === null) return; // the epoch changed: it goes out again
-    if (answer.version < item.version) return this.#lost(item);
+    if (answer.version < version) return this.#lost(item);
+    if (answer.version < item.version) return; // says nothing of what is there now
     item.stored = answer.state === "stored" || answer.stored === true;
     if (item.stored) this.#finish(item);
   }
@@ -1584,10 +1587,12 @@ export class Blotter extends EventTarget {
     const bytes = keepalive && text ? utf8Length(text) : 0;
     this.#keepalive += bytes;
     if (!beside) this.#flights++;
+    this.#requests.add(controller);
     const timer = this.#env.setTimeout(() => controller.abort(), this.#limits.requestMs);
     const finish = () => {
       this.#keepalive -= bytes;
       if (!beside) this.#flights--;
+      this.#requests.delete(controller);
       this.#env.clearTimeout(timer);
     };
     let first;
@@ -1625,7 +1630,7 @@ export class Blotter extends EventTarget {
         signal?.addEventListener("abort", () => controller.abort(), { once: true });
         return await this.#call("GET", path, { controller });
       } catch (error) {
-        if (!TRANSIENT.has(error.status) || failures + 1 >= tries || signal?.aborted) throw error;
+        if (!TRANSIENT.has(error.status) || failures + 1 >= tries || signal?.aborted || this.#disposed) throw error;
         const wait = backoffMs(failures, error.retryAfterMs, this.#env.random, this.#limits);
         await new Promise((next) => this.#env.setTimeout(next, wait));
       }

@@ -49,6 +49,12 @@ export class Chat extends EventTarget {
     this.#blotter = blotter;
     this.#askForReply = askForReply;
     blotter.addEventListener("state", (event) => event.detail.conversationId === this.id && this.#changed());
+    blotter.addEventListener("superseded", ({ detail }) => {
+      // What was laid over the view gave way to what the server has.
+      if (detail.conversationId !== this.id || this.#versionOf(detail) > detail.current.version) return;
+      foldEvent(this.view, { type: "item", kind: detail.kind, version: this.view.version, item: detail.current });
+      this.#changed();
+    });
     setInterval(() => this.#listen(), 1000);
   }
 
@@ -86,6 +92,12 @@ export class Chat extends EventTarget {
     if (message.role === "assistant" && isOpen(message)) return "typing";
     if (message.stored || (message.role === "user" && local === "stored")) return "stored";
     return message.unsaved && local === undefined ? "waiting" : "buffered";
+  }
+
+  #versionOf({ kind, id }) {
+    const { conversation, messages, toolResults, artifacts } = this.view;
+    if (kind === "conversation") return conversation?.version;
+    return { message: messages, toolResult: toolResults, artifact: artifacts }[kind].find((one) => one.id === id)?.version;
   }
 
   #changed() {
