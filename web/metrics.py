@@ -59,6 +59,10 @@ COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
     "buried": ("blotter_dead_lettered", "Items set aside."),
     "healed": ("blotter_healed_rows", "Rows newer in Postgres than in the buffer, adopted again."),
     "replayed": ("blotter_replayed_saves", "Blind saves replayed on their base."),
+    "superseded": (
+        "blotter_superseded_saves",
+        "Blind saves that lost to their base when they were replayed.",
+    ),
     "failed": ("blotter_failed_flushes", "Flushes ended by a transient error."),
 }
 

@@ -53,7 +53,9 @@ def waited(
     with call.context.waiters.place() as placed:
         result = do(True)
         count_saves(result)
-        if not placed or not any(item.outcome in ACKNOWLEDGED for item in result.items):
+        # "Applied" is said of what can be waited for: not of a save whose base is out of reach, nor of one refused in part.
+        acknowledged = all(item.outcome in ACKNOWLEDGED for item in result.items)
+        if not placed or result.base == "unknown" or not acknowledged:
             return result, {}
         result = call.pipeline.wait_stored(call.owner, conversation_id, result, timeout_ms=call.wait_ms)
         return result, {"Preference-Applied": f"wait={call.wait_ms // 1000}"}

@@ -68,11 +68,14 @@ class SaveReply(msgspec.Struct, frozen=True):
     ring: bool = False
     list: int | None = None
     left: int = 0
-    lost: int = 0
+    #: Outcome → blind saves that lost by the rules.
+    lost: dict[str, int] = {}
 
 
 class ReadHead(msgspec.Struct, frozen=True):
-    """What read.lua answers: ``s`` uninit, cold (``p`` epoch), suspect, moved or ok; ``e`` buffer epoch, ``v`` version."""
+    """What read.lua answers: ``s`` uninit, cold (``p`` epoch), suspect, moved or ok; ``e`` buffer epoch, ``v`` version.
+    ``partial``: blind saves alone; ``suspect``: perhaps older than Postgres (only where ``trust`` was asked).
+    """
 
     s: str
     e: str = ""
@@ -81,6 +84,7 @@ class ReadHead(msgspec.Struct, frozen=True):
     h: Header = Header()
     now: int = 0
     partial: bool = False
+    suspect: bool = False
     whole: bool = True
 
 
@@ -248,7 +252,6 @@ class Buffer:
         mode: Literal["hot", "blind", "replay"] = "hot",
         fresh: bool = False,
         base: int = -1,
-        trust: bool = False,
         pull: bool = False,
         expect_mp: int = -1,
     ) -> SaveReply:
@@ -256,7 +259,7 @@ class Buffer:
         keys, uid = place.keys, place.hex
         request = {
             "mode": mode, "uid": uid, "owner": place.owner, "id": place.id, "now_us": self.now_us, "commands": commands,
-            "count": REPLAY_ENTRIES, "fresh": fresh, "base": base, "trust": trust, "pull": pull, "expect_mp": expect_mp,
+            "count": REPLAY_ENTRIES, "fresh": fresh, "base": base, "pull": pull, "expect_mp": expect_mp,
             **self._common, **self._limits,
         }  # fmt: skip
         # A second run of a save that carries a revision or an offset is told to be a duplicate; any other may say noop
@@ -365,7 +368,7 @@ class Buffer:
         return None if found is None else int(found)
 
     def conversation_rows(self, uids: Sequence[UUID]) -> dict[UUID, ConversationRow]:
-        """The conversations' own rows as the buffer has them (hot, else blind); absent where it has none."""
+        """The conversations' own rows as the buffer has them (hot or blind, the newer); absent where it has none."""
         if not uids:
             return {}
         pipe = self.client.pipeline(transaction=False)
@@ -387,7 +390,9 @@ class Buffer:
                 header, row = raw[at]
                 if header is not None and row is not None:
                     large = {"metadata": raw[at + 1].decode()} if raw[at + 1] is not None else False
-                    out[uid] = ConversationRow(_decode_header(header).id, View("c/", _decode_row(row), large))
+                    found = ConversationRow(_decode_header(header).id, View("c/", _decode_row(row), large))
+                    if uid not in out or out[uid].view.row.v <= found.view.row.v:
+                        out[uid] = found
         return out
 
     # ------------------------------------------------------------------ adoption

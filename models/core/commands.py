@@ -95,6 +95,8 @@ class Put(msgspec.Struct, tag_field="op", tag="put", omit_defaults=True, frozen=
     rank: int | None = None
     #: Fractional position for a new message that stands before a known one in a sync.
     pos: str | None = None
+    #: The message that follows a new one in a sync whose base is out of reach.
+    before: str | None = None
 
     def weight(self) -> int:
         """About how many characters it carries."""
@@ -155,10 +157,10 @@ Outcome: TypeAlias = Literal[
     "gone",  # 410
     "item-too-large",  # 413
     "too-many-items",  # 413
-    "conversation-too-large",  # 413
-    "unavailable",  # 503: not tried, or unknown
     "too-many-parts",  # 413
     "too-many-links",  # 413: of the message, also of one that a tool result or artifact names
+    "conversation-too-large",  # 413
+    "unavailable",  # 503: not tried, or unknown
 ]
 ACKNOWLEDGED: Final[frozenset[str]] = frozenset({"accepted", "duplicate", "noop"})
 

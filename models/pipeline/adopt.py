@@ -13,14 +13,20 @@ The same installation merges, row by row by version, into a conversation adopted
 
 from __future__ import annotations
 
+import contextlib
+import logging
+from collections import Counter
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from models.buffer import codec
 from models.buffer.buffer import Buffer, Place
-from models.errors import Contention
+from models.buffer.partitions import Partitions
+from models.errors import BlotterError, Contention
 from models.pipeline.failpoints import reach
 from models.postgres.store import Store
+
+log = logging.getLogger("blotter.adopt")
 
 #: How often a save, read or adoption starts over because another process moved the conversation.
 TRIES: Final = 5
@@ -74,21 +80,35 @@ class Adopter:
 
         Raises as adopt; what was applied stays applied, what was not stays in the journal.
         """
-        lost = 0
+        lost: Counter[str] = Counter()
+        try:
+            self._replay(place, lost)
+        finally:
+            if lost:
+                self._tell_superseded(place, lost)
+        return lost.total()
+
+    def _replay(self, place: Place, lost: Counter[str]) -> None:
         self.adopt(place, keep_empty=True)
         for _ in range(_REPLAY_ROUNDS):
             reach("replay.1")
             reply = self._buffer.save(place, (), mode="replay")
             reach("replay.2")
             if reply.s == "done":
-                lost += reply.lost
+                lost.update(reply.lost)
                 if reply.ring:
                     # The script set the bell: unanswered, it would keep everybody from ringing for these rows.
                     self._ring(place.keys.number)
                 if reply.left == 0:
-                    return lost
+                    return
             elif reply.s == "uninit":
-                return lost
+                return
             else:
                 self.adopt(place, keep_empty=True)
-        return lost
+
+    def _tell_superseded(self, place: Place, lost: Counter[str]) -> None:
+        """Saves that were acknowledged without their base and lost to it by the rules are never lost in silence."""
+        said = ", ".join(f"{outcome} {count}" for outcome, count in sorted(lost.items()))
+        log.warning("conversation %s: blind saves superseded at their replay: %s", place.hex, said)
+        with contextlib.suppress(BlotterError):
+            Partitions(self._buffer).count({"superseded": lost.total()})

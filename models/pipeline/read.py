@@ -2,8 +2,8 @@
 
 Laws: a read that starts after an acknowledgement shows that save. A cold read looks again after loading: if the
 conversation became hot, or anything of its partition was evicted meanwhile, it starts over. A reader settles what is
-stale, so nobody watches a spinner for ever. A blind conversation is adopted first; with Postgres still away it is shown
-as far as it is known (partial).
+stale, so nobody watches a spinner for ever. A blind conversation is adopted first, one adopted under another buffer
+epoch merged; with Postgres still away it is shown as far as it is known (partial), and what is not there is unknown.
 """
 
 from __future__ import annotations
@@ -130,10 +130,12 @@ class Reader:
         return self._load(place, None, since=since)
 
     def item(self, place: Place, kind: ItemKind, item_id: str) -> tuple[Item[Any], str]:
-        """One item and the buffer epoch. Raises NotFound, Gone."""
+        """One item and the buffer epoch. Raises NotFound, Gone; StoreUnavailable where only Postgres knows."""
         loaded = self._load(place, None, names=("c/", f"{kind}/{item_id}"))
         self._living(loaded)
         found = loaded.items[kind].get(item_id)
+        if found is None and loaded.partial:
+            raise StoreUnavailable("the item is not in reach while Postgres is away")
         if found is None:
             raise NotFound("no such item")
         if found.record.deleted_ms is not None:
@@ -221,7 +223,7 @@ class Reader:
                 if loaded is not None:
                     return loaded
             elif head.s == "ok":
-                if head.partial and self._unblind(place):
+                if head.partial and not trust and self._unblind(place):
                     continue
                 if not settled and self._settle_stale(place, reply):
                     settled = True
@@ -271,7 +273,8 @@ class Reader:
                 conversation = item
             else:
                 items[found.kind][found.id] = item
-        return Loaded(conversation, items, head.v, head.e, head.h.open > 0, head.partial, head.h.ph)
+        partial = head.partial or head.suspect
+        return Loaded(conversation, items, head.v, head.e, head.h.open > 0, partial, head.h.ph)
 
     def _item(self, place: Place, found: View) -> Item[Any]:
         record = codec.record(place.uid, place.owner, place.id, found)
@@ -314,7 +317,7 @@ class Reader:
 
     def _settle_stale(self, place: Place, reply: ReadReply) -> bool:
         names = [item.name for item in reply.items if item.row.o is not None and item.row.o <= reply.head.now]
-        if not names or reply.head.partial:
+        if not names or reply.head.partial or reply.head.suspect:
             return False
         settled = self._buffer.settle(place.keys, place.hex, names)
         if settled.ring:
@@ -324,6 +327,8 @@ class Reader:
     # ------------------------------------------------------------------ choosing
     @staticmethod
     def _living(loaded: Loaded) -> Item[Conversation]:
+        if loaded.conversation is None and loaded.partial:
+            raise StoreUnavailable("the conversation is not in reach while Postgres is away")
         if loaded.conversation is None:
             raise NotFound("no such conversation")
         if loaded.conversation.record.deleted_ms is not None:

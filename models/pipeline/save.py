@@ -2,6 +2,7 @@
 
     save.1 before a try: nothing is written
            it is cold: load the base and adopt it (adopt.1 …), or learn that there is none, then again
+           it may be older than Postgres (adopted under another buffer epoch): merge the base into it, then again
            Postgres away: again in blind mode
     save.2 save.lua has applied it                            one round trip; almost always all there is
     save.3 the conversation stands on its owner's index       where its own row is dirty; before the answer, duplicates too
@@ -12,10 +13,13 @@ Laws: nothing is answered before step save.3; a save that fails has said nothing
 
 from __future__ import annotations
 
+import itertools
 import random
 import threading
 from collections.abc import Callable, Sequence
 from typing import Final, Literal
+
+import msgspec
 
 from models.buffer.buffer import Buffer, Place, SaveReply
 from models.core import threads
@@ -65,7 +69,7 @@ class Saver:
         if any(command for command in commands if type(command).__name__ != "Delete"):
             self._pressure()
         mode: Literal["hot", "blind"] = "hot"
-        base, trust = -1, False
+        base = -1
         for attempt in range(TRIES * 2):
             if attempt > 1:
                 self._pause.wait(random.uniform(0, _PAUSE_S * 2**attempt))  # noqa: S311 (jitter, no secret)
@@ -76,7 +80,6 @@ class Saver:
                 mode=mode,
                 fresh=fresh,
                 base=base,
-                trust=trust,
                 pull=pull,
                 expect_mp=expect_mp,
             )
@@ -101,7 +104,7 @@ class Saver:
                 try:
                     self._adopter.adopt(place, keep_empty=True)
                 except StoreUnavailable:
-                    trust = True
+                    mode = "blind"
         raise Contention("the conversation was moved again and again while it was being saved")
 
     def _finish(self, place: Place, reply: SaveReply, mode: str) -> SaveResult:
@@ -175,13 +178,16 @@ class Saver:
         if len(order) < 2 or not any(isinstance(command, Put) and command.k == "m" for command in batch):
             return batch, -1
         reply = self._buffer.read(place, "rows")
-        if reply.head.s == "cold":
+        if reply.head.s in ("cold", "suspect"):
             try:
-                if self._adopter.adopt(place).answer == "empty":
+                adopted = self._adopter.adopt(place, keep_empty=reply.head.s == "suspect")
+                if adopted.answer == "empty":
                     return batch, -1
             except StoreUnavailable:
-                return batch, -1
-            reply = self._buffer.read(place, "rows", trust=True)
+                return _with_following(batch, order), -1
+            reply = self._buffer.read(place, "rows")
+        if reply.head.partial:
+            return _with_following(batch, order), -1
         if reply.head.s != "ok":
             return batch, -1
         known = {item.id: item.row.p or "" for item in reply.items if item.kind == "m"}
@@ -189,15 +195,23 @@ class Saver:
         if not placed:
             return batch, -1
         planned = [
-            Put(
-                command.k, command.id, command.rev, command.st, command.row, command.body, command.parts, command.results,
-                command.artifacts, command.rank, placed[command.id],
-            )
+            msgspec.structs.replace(command, pos=placed[command.id])
             if isinstance(command, Put) and command.k == "m" and command.id in placed
             else command
             for command in batch
-        ]  # fmt: skip
+        ]
         return planned, reply.head.h.mp
+
+
+def _with_following(batch: Sequence[Command], order: Sequence[str]) -> Sequence[Command]:
+    """``batch``, each message with the one that follows it: the script places it when it knows that one."""
+    following = dict(itertools.pairwise(order))
+    return [
+        msgspec.structs.replace(command, before=following.get(command.id))
+        if isinstance(command, Put) and command.k == "m"
+        else command
+        for command in batch
+    ]
 
 
 def batches(commands: Sequence[Command]) -> list[Sequence[Command]]:

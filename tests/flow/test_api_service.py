@@ -103,6 +103,12 @@ def test_without_postgres_saves_go_on_and_readiness_is_only_degraded(
         new = fresh()
         blind = api("POST", f"{new}/messages", {"id": "m1", "role": "user", "content": "blind"})
         assert (blind.status, blind.body["base"]) == (202, "unknown")
+        # Nothing was waited for.
+        update = {"id": "m1", "content": "blind"}
+        preferring = api("PUT", f"{new}/messages", update, headers={"Prefer": "wait=5"})
+        assert (preferring.status, "Preference-Applied" in preferring.headers) == (202, False)
+        unknown = api("GET", f"{new}/messages/other")
+        assert (unknown.status, unknown.body["type"]) == (503, "/problems/store-unavailable")
         view = api("GET", new)
         assert (view.status, view.body["partial"]) == (200, True)
         assert "ETag" not in view.headers

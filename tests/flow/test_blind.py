@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
 from models.core import commands as c
+from models.errors import StoreUnavailable
 from models.pipeline import failpoints
+from models.pipeline.figures import figures
 from models.postgres.migrate import upgrade
 from tests.flow.crews import CrewRig, crew_rig
 from tests.servers import RunningPostgres, eventually, start_postgres
@@ -97,6 +101,153 @@ def test_a_flush_that_dies_while_it_adopts_loses_and_doubles_nothing(
     flush_until_clean(chat, "c")
     expected = {"m1": "before", **{f"n{n}": str(n) for n in range(45)}, "r": "abcd"}
     assert chat.stored_texts("c") == expected
+
+
+@contextmanager
+def away(chat: CrewRig, postgres: RunningPostgres) -> Iterator[None]:
+    """Postgres is gone; afterwards it answers again."""
+    postgres.stop()
+    try:
+        yield
+    finally:
+        postgres.start()
+    eventually(lambda: _answers(chat))
+
+
+class EarlierBuffer:
+    """The buffer as it is now, to be set back to: its server comes up with an old file and another run id."""
+
+    def __init__(self, chat: CrewRig) -> None:
+        self._chat = chat
+        client = chat.buffer.client
+        self._held = {key: client.dump(key) for key in client.keys()}  # noqa: SIM118
+
+    def set_back(self) -> None:
+        client = self._chat.buffer.client
+        client.flushall()
+        for key, value in self._held.items():
+            client.restore(key, 0, value)
+        for keys in self._chat.buffer.partitions:
+            client.hset(keys.meta, "run", "another")
+        self._chat.buffer.initialise()
+
+
+def test_a_save_on_a_buffer_set_back_while_postgres_is_away_wins_over_nothing_newer(
+    chat: CrewRig, postgres: RunningPostgres
+) -> None:
+    chat.save("c", c.put("m", "r", {"role": "assistant", "content": "old"}, status="streaming"))
+    chat.flush("c")
+    chat.say("c", "dirty", "not committed")
+    earlier = EarlierBuffer(chat)
+    chat.save("c", c.Append("m", "r", 3, " and acknowledged", 17))
+    chat.say("c", "m2", "committed too")
+    chat.flush("c")
+    earlier.set_back()
+    with away(chat, postgres):
+        assert chat.save("c", c.put("m", "r", {"metadata": {"rated": 5}})).base == "unknown"
+        chat.say("c", "m3", "blind")
+        # What it has of the texts may be old.
+        for offset in (3, 20):
+            with pytest.raises(StoreUnavailable):
+                chat.save("c", c.Append("m", "r", offset, "!", 1))
+        with pytest.raises(StoreUnavailable):
+            chat.pipeline.item("ann", "c", "m", "m2")
+        view = chat.pipeline.read("ann", "c")
+        assert (view.partial, view.etag) == (True, None)
+        assert [item.record.id for item in view.messages] == ["r", "dirty", "m3"]
+        assert chat.flush_once().state == "failed"
+        chat.end_pause()
+    assert chat.texts("c") == [
+        ("r", "old and acknowledged"), ("dirty", "not committed"), ("m2", "committed too"), ("m3", "blind"),
+    ]  # fmt: skip
+    chat.save("c", c.Append("m", "r", 20, "", 0, st="complete"))
+    flush_until_clean(chat, "c")
+    assert chat.stored_texts() == dict(chat.texts("c"))
+    assert chat.stored()["r"].metadata == '{"rated":5}'
+
+
+def test_what_is_hot_under_another_epoch_is_shown_as_partial_while_postgres_is_away(
+    chat: CrewRig, postgres: RunningPostgres
+) -> None:
+    chat.say("c", "m1", "old")
+    EarlierBuffer(chat).set_back()
+    with away(chat, postgres):
+        view = chat.pipeline.read("ann", "c")
+        assert (view.partial, view.etag, [item.record.id for item in view.messages]) == (True, None, ["m1"])
+        with pytest.raises(StoreUnavailable):
+            chat.pipeline.item("ann", "c", "m", "other")
+    assert not chat.pipeline.read("ann", "c").partial
+
+
+def test_what_only_postgres_knows_is_out_of_reach_not_missing(
+    chat: CrewRig, postgres: RunningPostgres
+) -> None:
+    chat.say("c", "m1", "before")
+    chat.save("c", c.put("m", "r", {"role": "assistant", "content": "hello"}, status="streaming"))
+    chat.save("c", c.Append("m", "r", 5, "", 0, st="complete"))
+    chat.evict("c")
+    with away(chat, postgres):
+        chat.save("c", c.put("m", "r", {"metadata": {"a": 1}}, status="streaming", revision=1))
+        with pytest.raises(StoreUnavailable):
+            chat.save("c", c.Append("m", "r", 5, " you", 4))
+        with pytest.raises(StoreUnavailable):
+            chat.pipeline.item("ann", "c", "m", "m1")
+        # A tombstone makes no conversation: whether there is one is not known.
+        chat.save("d", c.Delete("m", "m1"))
+        with pytest.raises(StoreUnavailable):
+            chat.pipeline.read("ann", "d")
+    eventually(lambda: not chat.pipeline.read("ann", "c").partial)
+    assert chat.save("c", c.Append("m", "r", 5, " you", 4)).items[0].outcome == "accepted"
+    assert chat.texts("c") == [("m1", "before"), ("r", "hello you")]
+
+
+def test_what_is_superseded_is_counted_and_told_without_its_text(
+    chat: CrewRig, postgres: RunningPostgres, caplog: pytest.LogCaptureFixture
+) -> None:
+    chat.save("c", c.put("m", "m1", {"content": "base"}, revision=5))
+    chat.evict("c")
+    with away(chat, postgres):
+        chat.save("c", c.put("m", "m1", {"content": "secret words"}, revision=4))
+        chat.say("c", "m2", "kept")
+    with caplog.at_level(logging.WARNING, "blotter.adopt"):
+        assert chat.texts("c") == [("m1", "base"), ("m2", "kept")]
+    [line] = [record.getMessage() for record in caplog.records if record.name == "blotter.adopt"]
+    assert (
+        line
+        == f"conversation {chat.place('c').hex}: blind saves superseded at their replay: stale-revision 1"
+    )
+    assert figures(chat.buffer)["counters"]["superseded"] == 1
+
+
+def test_a_sync_made_while_postgres_was_away_stands_in_the_clients_order(
+    chat: CrewRig, postgres: RunningPostgres
+) -> None:
+    for name in ("k1", "k2"):
+        chat.say("c", name, name)
+    chat.evict("c")
+    order = ["n0", "k1", *(f"n{number}" for number in range(1, 60)), "k2", "n99"]
+    puts = [c.put("m", name, {"role": "user", "content": name}) for name in order]
+    with away(chat, postgres):
+        result = chat.pipeline.sync("ann", "c", puts, order=order)
+        assert result.base == "unknown"
+        assert [name for name, _ in chat.texts("c")] == order
+        late = ["n0", "late", "k1"]
+        chat.pipeline.sync("ann", "c", [c.put("m", name, {"content": name}) for name in late], order=late)
+    expected = ["n0", "late", *order[1:]]
+    assert [name for name, _ in chat.texts("c")] == expected
+    flush_until_clean(chat, "c")
+    assert [m.id for m in sorted(chat.stored().values(), key=lambda m: m.position)] == expected
+
+
+def test_a_sync_on_a_buffer_set_back_is_placed_among_what_postgres_has(chat: CrewRig) -> None:
+    chat.say("c", "k1", "k1")
+    earlier = EarlierBuffer(chat)
+    chat.say("c", "k2", "k2")
+    chat.flush("c")
+    earlier.set_back()
+    order = ["k1", "n", "k2"]
+    chat.pipeline.sync("ann", "c", [c.put("m", name, {"content": name}) for name in order], order=order)
+    assert [name for name, _ in chat.texts("c")] == order
 
 
 def _answers(chat: CrewRig) -> bool:

@@ -6,6 +6,7 @@
 --                last highest version handed out | n items | bytes | dirty, dead, open: rows in that state
 --                t ms of the last save | mp version at the last new message | bl 1: a blind journal is being replayed
 --                ph purge horizon (versions below it may lack tombstones)
+--                blind 1: an image of blind saves | nb message -> new messages that stand before it (save.lua)
 --   row "K/I":   st status | sf settled from | r revision | v version | w version of the last change of its texts that was no append
 --                z version known to be in Postgres (0 never) | p position | c created, u updated, d deleted, t touched ms
 --                b bytes: bodies, PART_BYTES a part, links | o ms at which it is stale (a member of open) | i flush interval ms while open
@@ -15,6 +16,7 @@
 --                q part -> {call, "tool"|"approval"}: what it waits for | lr, la linked results and artifacts
 --                rk rank of a tool result's state | hn, hh number and hash of an artifact's last version
 --                lm ms of the last new message (conversation's row only)
+--                j what the journal says of the item (image only; save.lua)
 --   row "l/I": lr, la what waits for message I | b its bytes
 --   part "m/I/#i" in bodies: {skeleton, units or -1, bytes, rank, call, waits}
 -- A growing text is its base field and chunks counted in base 16: sixteen chunks of a level become one of the next, so
@@ -23,9 +25,9 @@
 local unpack_ = cmsgpack.unpack
 local pack_ = cmsgpack.pack
 local FAN = 16
-local OPEN = { pending = 1, streaming = 2 }
 -- What a part counts beside its text: it is up to two fields of a hash. What a link counts beside its id.
 local PART_BYTES, LINK_BYTES = 100, 16
+local OPEN = { pending = 1, streaming = 2 }
 
 local NOW_US, NOW
 local function clock(given)
@@ -150,6 +152,31 @@ local function split_at(s, offset, u)
   end
   if rest < 0 then return nil end
   return at
+end
+
+-- ------------------------------------------------------------------ positions
+-- Bytewise: the server's locale has a say in Lua's own "<".
+local function below(a, b)
+  for i = 1, math.min(#a, #b) do
+    local x, y = string.byte(a, i), string.byte(b, i)
+    if x ~= y then return x < y end
+  end
+  return #a < #b
+end
+
+-- As threads.between: a text between two others, read as digits of a fraction to base 62.
+local DIGITS = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
+local function digit(text, i) return string.find(DIGITS, string.sub(text, i, i), 1, true) - 1 end
+local function digit_of(value) return string.sub(DIGITS, value + 1, value + 1) end
+local function between(left, right)
+  local prefix, above = '', false
+  for i = 1, math.max(#left, #right) + 2 do
+    local low = i <= #left and digit(left, i) or 0
+    local high = not above and i <= #right and digit(right, i) or #DIGITS
+    if high - low > 1 then return prefix .. digit_of(math.floor((low + high) / 2)) end
+    prefix = prefix .. digit_of(low)
+    if high > low then above = true end
+  end
 end
 
 -- ------------------------------------------------------------------ growing texts

@@ -5,7 +5,7 @@
 --        conversation's row and what is newer than since),
 --        trust, at (version the names were chosen at; 0 any), most (bytes: full answers rows only above it; 0 no bound)
 -- Returns a MessagePack array {head, items}. head: s uninit | cold (p epoch) | suspect | moved | ok, e buffer epoch,
---      v version, h header, now ms, partial (blind), whole (bodies included); items: {name, row, bodies or false, parts or
+--      v version, h header, now ms, partial (blind), suspect (with trust), whole (bodies included); items: {name, row, bodies or false, parts or
 --      false}, without bodies {name, row}
 -- Prevents: a reader that mixes two versions of a conversation.
 local req = cmsgpack.unpack(ARGV[1])
@@ -19,7 +19,8 @@ if partial then rows_key, bodies_key = KEYS[6], KEYS[7] end
 if not use(rows_key, bodies_key) then
   return refuse({ s = 'cold', e = meta[1], p = tonumber(redis.call('GET', KEYS[2]) or '0') })
 end
-if not partial and H.be ~= meta[1] and not req.trust then return refuse({ s = 'suspect', e = meta[1] }) end
+local suspect = not partial and H.be ~= meta[1]
+if suspect and not req.trust then return refuse({ s = 'suspect', e = meta[1] }) end
 if req.at > 0 and req.at ~= H.last then return refuse({ s = 'moved', e = meta[1] }) end
 local items, whole = {}, true
 if req.mode == 'names' then
@@ -45,5 +46,5 @@ else
     end
   end
 end
-local head = pack_({ s = 'ok', e = meta[1], v = H.last, h = H, now = NOW, partial = partial, whole = whole })
+local head = pack_({ s = 'ok', e = meta[1], v = H.last, h = H, now = NOW, partial = partial, suspect = suspect, whole = whole })
 return '\146' .. head .. array(#items) .. table.concat(items)
