@@ -19,6 +19,10 @@ class BufferUnavailable(BlotterError):
     """The buffer did not answer, or its answer was lost: the outcome is unknown. 503 + Retry-After."""
 
 
+class BufferSlow(BufferUnavailable):
+    """The buffer did not answer in time: it is away, or busy with what it was asked."""
+
+
 class BufferFull(BlotterError):
     """The buffer is above its share of maxmemory, or refused a write for memory: nothing was written. 503 + Retry-After."""
 

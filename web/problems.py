@@ -19,6 +19,7 @@ from models.errors import (
     BlotterError,
     BufferFull,
     BufferPolicyError,
+    BufferSlow,
     BufferUnavailable,
     Contention,
     Gone,
@@ -88,6 +89,7 @@ KINDS: Final[Mapping[str, Kind]] = MappingProxyType({kind.slug: kind for kind in
 ERRORS: Final[Mapping[type[BlotterError], Kind]] = MappingProxyType(
     {
         BufferUnavailable: KINDS["buffer-unavailable"],
+        BufferSlow: KINDS["buffer-unavailable"],
         BufferFull: KINDS["buffer-full"],
         BufferPolicyError: KINDS["buffer-unavailable"],
         StoreUnavailable: KINDS["store-unavailable"],

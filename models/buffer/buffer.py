@@ -475,7 +475,10 @@ class Buffer:
         return [ref.decode() for ref in found]
 
     def rows(self, keys: PartitionKeys, refs: Sequence[str], max_bytes: int) -> list[RipeRow]:
-        """Whole rows of ``refs`` (one partition's), grouped by conversation; fewer where ``max_bytes`` ran out."""
+        """Whole rows of ``refs`` (one partition's), grouped by conversation; fewer where ``max_bytes`` ran out.
+
+        Raises BufferSlow where they cannot be read in time: not asked again, the server may still be at it.
+        """
         ordered = sorted(refs)
         key_list: list[str] = []
         args: list[Any] = [max_bytes]
@@ -483,7 +486,7 @@ class Buffer:
             key_list += [keys.rows(uid), keys.bodies(uid)]
             for ref in group:
                 args += [number, ref[33:]]
-        found = _decode_rows(call(self.client, "rows", key_list, args, retries=1))
+        found = _decode_rows(call(self.client, "rows", key_list, args))
         out = []
         for ref, entry in zip(ordered, found, strict=False):
             if entry.view is None:

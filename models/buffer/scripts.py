@@ -21,7 +21,7 @@ from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
 )
 
-from models.errors import BufferFull, BufferUnavailable
+from models.errors import BufferFull, BufferSlow, BufferUnavailable
 
 #: Which files each script is made of, behind its own first line (the shebang).
 _PARTS: Final[dict[str, tuple[str, ...]]] = {
@@ -139,7 +139,9 @@ def translate(error: RedisError) -> Exception:
     """The one place where driver errors become ours. A script's own fault (a bug) stays what it is."""
     if isinstance(error, OutOfMemoryError):
         return BufferFull("the buffer is at its maxmemory")
-    if isinstance(error, (RedisConnectionError, RedisTimeoutError)):
+    if isinstance(error, RedisTimeoutError):
+        return BufferSlow("the buffer did not answer in time")
+    if isinstance(error, RedisConnectionError):
         return BufferUnavailable(f"the buffer did not answer ({type(error).__name__})")
     text = str(error)
     if isinstance(error, ResponseError):

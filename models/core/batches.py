@@ -2,8 +2,8 @@
 
 A row the store rejects is found by halving: with k culprits among n rows that is at most about 2·k·log2(n) transactions,
 and everybody else is committed on the way. A row that kills the worker cannot be found so, because nobody survives to
-halve: `trial` counts how often a transaction with it began and never came to an end. After GROUP_TRIES such ends its
-rows go one by one; a row that ends the worker ALONE_TRIES times alone is set aside.
+halve: `trial` counts how often a transaction with it began and never came to an end, or the buffer could not read it in
+time. After GROUP_TRIES such ends its rows go one by one; a row that ends the flush ALONE_TRIES times alone is set aside.
 """
 
 from __future__ import annotations

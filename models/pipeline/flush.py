@@ -9,7 +9,7 @@ Steps, each reached after what it names:
     flush.1  begin: the lease is taken, the bell deleted           a save from here on rings again
     flush.2  a blind conversation is adopted, its journal replayed  a bounded number; the rest ring again
     flush.3  due refs are known                                    at most 256, most overdue first
-    flush.4  their rows are read, whole                            at most 1 MiB, at least one
+    flush.4  their rows are read, whole                            at most 1 MiB, at least one; suspects alone
     flush.5  the trial is noted                                    before anything that a row could kill
     flush.6  one transaction is committed: bulk upsert, fenced; read back
     flush.bury a row that was rejected, or kills, is set aside     its batch is halved and goes on without it
@@ -27,8 +27,9 @@ What can go wrong, and what then:
 - The buffer lost between the look at rows and their commit: who adopted a conversation in between lacks them, so what is
   hot is adopted over, by version. A worker killed right there leaves that to the eviction.
 - A rejected row: buried with its reason; its batch commits without it. It stays readable, and the next save frees it.
-- A row that kills the worker, or makes this code raise: see models/core/batches.py. A bug counts like a death, because
-  a partition that is stuck for ever is worse than a dead letter, which can be replayed.
+- A row that kills the worker, makes this code raise, or that the buffer cannot read in time though it answers after that:
+  see models/core/batches.py. A bug counts like a death, because a partition that is stuck for ever is worse than a dead
+  letter, which can be replayed.
 - Rows whose journal is not replayed are passed over; they stay due and do not spin.
 """
 
@@ -54,6 +55,7 @@ from models.core.schedule import backoff_ms
 from models.errors import (
     BlotterError,
     BufferFull,
+    BufferSlow,
     BufferUnavailable,
     Contention,
     RecordRejected,
@@ -204,15 +206,27 @@ class Flusher:
             reach("flush.3")
             if not refs:
                 return
-            while refs and not self._must_stop(work):
-                work.epoch = self._buffer.buffer_epoch(work.keys)
-                found = self._peek(work, refs)
-                reach("flush.4")
-                served = {row.ref for row in found}
-                refs = [ref for ref in refs if ref not in served]
-                self._batch(work, found)
-                self._renew(work)
-                reach("flush.11")
+            begun = self._partitions.trials(work.keys, refs)
+            trial = plan_trial(refs, begun)
+            for ref in trial.dead:
+                times = begun[ref] - GROUP_TRIES
+                self._bury_unseen(
+                    work, ref, f"killed the worker, or was not read in time, {times} times alone"
+                )
+            for group in (trial.together, *((ref,) for ref in trial.alone)):
+                self._group(work, group, begun)
+
+    def _group(self, work: _Work, refs: Sequence[str], begun: dict[str, int]) -> None:
+        """Those who are tried together, as many at once as a batch takes."""
+        while refs and not self._must_stop(work):
+            work.epoch = self._buffer.buffer_epoch(work.keys)
+            found = self._peek(work, refs, begun)
+            reach("flush.4")
+            served = {row.ref for row in found}
+            refs = [ref for ref in refs if ref not in served]
+            self._batch(work, found, begun)
+            self._renew(work)
+            reach("flush.11")
 
     def _must_stop(self, work: _Work) -> bool:
         return work.over or self._stopping() or self._clock_s() >= work.until_s
@@ -221,35 +235,44 @@ class Flusher:
         if not self._buffer.renew(work.keys, work.token):
             work.over = True
 
-    def _peek(self, work: _Work, refs: Sequence[str]) -> list[RipeRow]:
-        """The rows of ``refs``. One that this code cannot even read is found by halving and buried."""
+    def _peek(self, work: _Work, refs: Sequence[str], begun: dict[str, int]) -> list[RipeRow]:
+        """The rows of ``refs``. One that this code cannot even read is found by halving and buried.
+
+        One that the buffer cannot read in time counts like one that kills the worker. Noting that takes an answer of the
+        buffer: while it is away, nothing is counted.
+        """
         try:
             return self._buffer.rows(work.keys, refs, BATCH_BYTES)
+        except BufferSlow:
+            log.warning("%d rows of partition %d were not read in time", len(refs), work.keys.number)
+            self._partitions.note_trial(work.keys, {ref: begun.get(ref, 0) + 1 for ref in refs})
+            raise
         except BlotterError:
             raise
         except Exception as error:
             if len(refs) > 1:
-                return [row for half in halves(refs) for row in self._peek(work, half)]
-            version = self._partitions.version_of(work.keys, refs[0])
-            if version is None or not self._bury(work, refs[0], version, None, type(error).__name__):
+                return [row for half in halves(refs) for row in self._peek(work, half, begun)]
+            if not self._bury_unseen(work, refs[0], type(error).__name__):
                 raise
             log.exception("a row could not be read; it is set aside")
             return [RipeRow(refs[0], 0, None)]
 
-    def _batch(self, work: _Work, found: Sequence[RipeRow]) -> None:
+    def _bury_unseen(self, work: _Work, ref: str, why: str) -> bool:
+        """Bury a row without looking at its texts. False: it is gone, or changed meanwhile."""
+        version = self._partitions.version_of(work.keys, ref)
+        if version is None:
+            self._buffer.acknowledge(work.keys, [(ref, 0)])
+            return False
+        return self._bury(work, ref, version, None, why)
+
+    def _batch(self, work: _Work, found: Sequence[RipeRow], begun: dict[str, int]) -> None:
         stale = [row.ref for row in found if row.record is None and not row.waits]
         if stale:
             self._buffer.acknowledge(work.keys, [(ref, 0) for ref in stale])
         work.passed += sum(row.waits for row in found)
-        rows = {row.ref: row for row in found if row.record is not None}
-        begun = self._partitions.trials(work.keys, list(rows))
-        trial = plan_trial(list(rows), begun)
-        for ref in trial.dead:
-            why = f"killed the worker {begun[ref] - GROUP_TRIES} times alone"
-            self._bury(work, ref, rows[ref].version, None, why)
-        for group in (trial.together, *((ref,) for ref in trial.alone)):
-            if group and not self._must_stop(work):
-                self._try(work, [rows[ref] for ref in group], begun)
+        rows = [row for row in found if row.record is not None]
+        if rows and not self._must_stop(work):
+            self._try(work, rows, begun)
 
     def _try(self, work: _Work, rows: Sequence[RipeRow], begun: dict[str, int]) -> None:
         """Commit ``rows`` under trial: it ends with every outcome that is no row's fault, or is handled."""

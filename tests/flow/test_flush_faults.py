@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
+from models.buffer.buffer import Buffer
 from models.core import commands as c
 from models.core.batches import ALONE_TRIES, GROUP_TRIES
 from models.core.records import Record
-from models.errors import BufferUnavailable, StoreUnavailable
+from models.errors import BufferSlow, BufferUnavailable, StoreUnavailable
 from models.pipeline import failpoints
 from models.postgres.errors import SchemaError
 from models.postgres.store import WriteOutcome
+from models.settings import load
 from tests.flow.crews import CrewRig, crew_rig
 
 Write = Callable[[Sequence[Record]], WriteOutcome]
@@ -117,6 +119,78 @@ def test_an_acknowledgement_that_fails_leaves_the_row_for_the_next_flush(chat: C
     assert chat.due() == ["c/", "m/m1"]
     assert chat.flush_once().rows == 2
     chat.assert_clean()
+
+
+# ---------------------------------------------------------------- not read in time
+def slow_at(chat: CrewRig, name: str) -> None:
+    """Rows with ``name`` among them are never read in time."""
+    real = chat.buffer.rows
+
+    def rows(keys: Any, refs: Sequence[str], most: int) -> Any:
+        if any(ref.endswith(name) for ref in refs):
+            raise BufferSlow("no answer")
+        return real(keys, refs, most)
+
+    chat.buffer.rows = rows
+
+
+def test_a_row_that_cannot_be_read_in_time_is_set_aside_and_the_others_are_stored(chat: CrewRig) -> None:
+    for number in range(20):
+        chat.say("c", f"m{number}", f"text {number}")
+    slow_at(chat, "/m/m7")
+    for _ in range(GROUP_TRIES + ALONE_TRIES):
+        assert chat.dead() == {}
+        with pytest.raises(BufferSlow):
+            chat.flush_once()
+    assert chat.flush_once().buried == 1
+    assert list(chat.dead()) == ["m/m7"]
+    assert chat.stored_texts() == {f"m{number}": f"text {number}" for number in range(20) if number != 7}
+    assert chat.trials() == {}
+
+
+def test_a_row_that_was_slow_for_a_while_is_stored_and_nothing_is_held_against_it(chat: CrewRig) -> None:
+    chat.say("c", "m1", "a")
+    real = chat.buffer.rows
+    slow_at(chat, "/m/m1")
+    for _ in range(GROUP_TRIES + ALONE_TRIES - 1):
+        with pytest.raises(BufferSlow):
+            chat.flush_once()
+    chat.buffer.rows = real
+    assert chat.flush_once().rows >= 1
+    assert (chat.stored_texts(), chat.trials(), chat.dead()) == ({"m1": "a"}, {}, {})
+    chat.assert_clean()
+
+
+def test_a_buffer_that_does_not_answer_at_all_counts_against_no_row(chat: CrewRig) -> None:
+    chat.say("c", "m1", "a")
+    slow_at(chat, "/m/m1")
+    partitions: Any = chat.crew.partitions
+    real = partitions.note_trial
+
+    def away(*args: Any) -> None:
+        raise BufferUnavailable("away")
+
+    partitions.note_trial = away
+    for _ in range(GROUP_TRIES + ALONE_TRIES + 2):
+        with pytest.raises(BufferUnavailable):
+            chat.flush_once()
+    partitions.note_trial = real
+    assert (chat.trials(), chat.dead()) == ({}, {})
+
+
+def test_an_answer_that_comes_late_is_told_from_a_buffer_that_is_not_there(
+    chat: CrewRig, buffer_url: str
+) -> None:
+    impatient = {"REDIS_URL": buffer_url, "BLOTTER_PARTITIONS": "4", "BLOTTER_BUFFER_TIMEOUT_MS": "100"}
+    hasty = Buffer.connect(load(impatient))
+    chat.buffer.client.execute_command("CLIENT", "PAUSE", "500", "ALL")
+    with pytest.raises(BufferSlow):
+        hasty.rows(chat.place("c").keys, [f"{chat.place('c').hex}/m/m1"], 1)
+    hasty.close()
+    nobody = Buffer.connect(load({**impatient, "REDIS_URL": "redis://127.0.0.1:1/0"}))
+    with pytest.raises(BufferUnavailable) as caught:
+        nobody.rows(chat.place("c").keys, [], 1)
+    assert not isinstance(caught.value, BufferSlow)
 
 
 # ---------------------------------------------------------------- rejected
