@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from alembic import command
 from alembic.config import Config
@@ -50,19 +50,33 @@ def downgrade(database_url: str, revision: str) -> None:
     _migrate(database_url, partial(command.downgrade, revision=revision))
 
 
-def check(database_url: str) -> str | None:
-    """None when the schema is this code's, else a sentence that says what is wrong. Raises StoreUnavailable."""
+class Revisions(NamedTuple):
+    """The schema a database has (None: none of Blotter's), the one this code needs, and what is wrong if they differ."""
+
+    current: str | None
+    needed: str | None
+    wrong: str | None
+
+
+def revisions(database_url: str) -> Revisions:
+    """Where the database's schema stands. Raises StoreUnavailable."""
     engine = _engine(database_url)
     head = _scripts().get_current_head()
     with reading(engine) as connection:
         current = MigrationContext.configure(connection).get_current_revision()
-    if current == head:
-        return None
+    wrong = None
     if current is None:
-        return "The database holds no schema of Blotter: run `blotter db upgrade`."
-    if _is_known(current):
-        return f"The database's schema is at {current}, this version needs {head}: run `blotter db upgrade`."
-    return f"The database's schema ({current}) is newer than this version's ({head}): update Blotter."
+        wrong = "The database holds no schema of Blotter: run `blotter db upgrade`."
+    elif current != head and _is_known(current):
+        wrong = f"The database's schema is at {current}, this version needs {head}: run `blotter db upgrade`."
+    elif current != head:
+        wrong = f"The database's schema ({current}) is newer than this version's ({head}): update Blotter."
+    return Revisions(current, head, wrong)
+
+
+def check(database_url: str) -> str | None:
+    """None when the schema is this code's, else a sentence that says what is wrong. Raises StoreUnavailable."""
+    return revisions(database_url).wrong
 
 
 def _engine(database_url: str) -> Engine:

@@ -68,6 +68,18 @@ def test_postgres_away_is_amber_and_the_buffer_away_is_red(chat: CrewRig, blotte
     assert "the buffer did not answer" in found["reasons"][0]["reason"]
 
 
+def test_a_dead_address_is_said_once_with_the_step_that_helps(blotter: Console, tmp_path: Path) -> None:
+    blotter.environ["REDIS_URL"] = "redis://:PASSWORD@127.0.0.1:1/0"
+    said = blotter("status", exits=2).stdout
+    assert said.count("red ") == 1
+    assert said.splitlines()[1:] == [
+        "  → start the buffer, or correct REDIS_URL in the environment (127.0.0.1:1)"
+    ]
+    (tmp_path / "env").write_text("REDIS_URL=redis://127.0.0.1:1/0\n")
+    said = blotter("status", "--data", str(tmp_path), exits=2).stdout
+    assert f"`blotter up --data {tmp_path}` starts all of it again" in said
+
+
 def test_watching_goes_on_until_interrupted(chat: CrewRig, blotter: Console) -> None:
     come_alive(chat)
     assert blotter("status", "--watch", "--json", exits=2).stdout == ""

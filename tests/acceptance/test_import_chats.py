@@ -4,6 +4,7 @@ argument string and link identical, hot and cold, from the API and in Postgres; 
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import signal
@@ -29,6 +30,7 @@ from models.settings import load
 from tests.acceptance import chats
 from tests.acceptance.webserver import environment, token, web_process
 from tests.servers import RunningPostgres, eventually, start_valkey
+from web.cli.folder import free_port
 from web.cli.importing import files, verify
 from web.cli.importing.files import Chat
 from web.cli.importing.replay import Stopped, Throttle, send
@@ -463,10 +465,18 @@ def test_a_lost_character_is_found_and_shown(stage: Stage, imported: list[Chat])
 
 
 def test_mistakes_are_one_sentence(stage: Stage, tmp_path: Path) -> None:
+    line = json.dumps({"messages": UI})
     cases = {
-        "[1, 2]": "neither a list of messages",
-        "{cut": "neither JSON nor JSON a line",
-        '{"role": "user"}\n{cut': "line 2",
+        "": "bad.json is empty: it holds no conversations",
+        "[]": "bad.json holds no conversations",
+        "[1, 2]": "bad.json[0]: neither a list of messages with roles nor an object with",
+        '{"text": "SECRET"}': "bad.json: neither a list of messages with roles nor an object with `messages` or `traj`, but an object with 'text'",
+        f"{line}\n\n[1]": "bad.json:3[0]: neither a list of messages",
+        "SECRET notes": "bad.json, line 1: neither JSON nor JSON a line: it begins with neither [ nor {",
+        "{SECRET": "bad.json, line 1: neither JSON nor JSON a line",
+        f"[{line},\n{line[:-9]}": "bad.json, line 2: the file is cut off",
+        f"{line}\n\n{line[:-9]}": "bad.json, line 3: the last line is cut off",
+        f"{line}\n{{SECRET\n{line}\n": "bad.json, line 2: no JSON",
     }
     for text, expected in cases.items():
         path = tmp_path / "bad.json"
@@ -475,6 +485,16 @@ def test_mistakes_are_one_sentence(stage: Stage, tmp_path: Path) -> None:
         assert process.returncode == 1
         assert expected in err
         assert err.count("\n") == 1
+        assert "SECRET" not in err
+    packed = gzip.compress(f"[{line}]".encode())
+    for raw, expected in (
+        (packed[:-20], "is cut off"),
+        (packed[:-6] + b"xxxxxx", "is damaged"),
+        (b"{}\n\xff", "line 2"),
+    ):
+        path.write_bytes(raw)
+        _, err = (process := stage.command(str(path), "--owner", "x")).communicate(timeout=60)
+        assert (process.returncode, expected in err, err.count("\n")) == (1, True, 1), err
     (tmp_path / "latin.json").write_bytes(b'["\xff"]')
     _, err = (process := stage.command(str(tmp_path / "latin.json"), "--owner", "x")).communicate(timeout=60)
     assert (process.returncode, "not UTF-8" in err) == (1, True)
@@ -492,4 +512,49 @@ def test_mistakes_are_one_sentence(stage: Stage, tmp_path: Path) -> None:
         env=empty, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, "blotter up" in err) == (1, True)
+    assert (process.returncode, "blotter up" in err, "--token" in err) == (1, True, True)
+
+
+def test_an_address_where_nobody_answers_is_told_at_once(stage: Stage, tmp_path: Path) -> None:
+    path = tmp_path / "one.json"
+    path.write_text(json.dumps(UI))
+    for address, expected in (
+        (f"http://127.0.0.1:{free_port()}", "cannot be reached"),
+        ("localhost:8400", "is no address of Blotter: write it as http://"),
+    ):
+        argv = [BLOTTER, "import", str(path), "--owner", "x", "--url", address]
+        began_s = time.monotonic()
+        done = subprocess.run(
+            argv, env=stage.environ, capture_output=True, text=True, timeout=50, check=False
+        )
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert address in done.stderr
+        assert expected in done.stderr
+        assert time.monotonic() - began_s < 20, "no minute's patience with a wrong address"
+
+
+def test_a_token_is_enough_and_the_report_says_how_to_read_what_was_imported(
+    stage: Stage, tmp_path: Path
+) -> None:
+    path = tmp_path / "one.json"
+    path.write_text(json.dumps({"id": "with-token", "messages": UI}))
+    bare = {"PATH": stage.environ["PATH"]}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        argv = [BLOTTER, "import", str(path), "--url", stage.url, *arguments]
+        return subprocess.run(argv, env=bare, capture_output=True, text=True, timeout=60, check=False)
+
+    done = run("--token", token("tom"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "with-token"
+    assert "\r" not in done.stderr, "no progress bar where nobody watches"
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("read one: ")]
+    read = line.removeprefix("read one: ").replace("$(blotter token tom)", token("tom"))
+    shown = json.loads(subprocess.run(read, shell=True, capture_output=True, check=True).stdout)
+    assert shown["conversation"]["id"] == "with-token"
+
+    assert run("--token", token("tom"), "--owner", "eve").returncode == 1, "another's, and no scope for it"
+    acting = run("--token", token("service", "blotter:act-for"), "--owner", "eve", "--json")
+    assert json.loads(acting.stdout)["ids"] == ["with-token"]
+    assert stage.view("eve", "with-token")["conversation"]["id"] == "with-token"
+    assert run("--token", "opaque").returncode == 2

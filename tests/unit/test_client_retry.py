@@ -5,7 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from blotter_client.errors import KINDS, ApiError, BlotterError, NotSent, Unreachable, from_problem
+from blotter_client.errors import (
+    KINDS,
+    ApiError,
+    BlotterError,
+    NotReached,
+    NotSent,
+    Unreachable,
+    from_problem,
+)
 from blotter_client.retry import LONGEST_WAIT_S, Again, GiveUp, RetryPolicy, decide, retry_after_s
 from hypothesis import given, strategies as st
 
@@ -37,6 +45,7 @@ def test_what_does_not_pass_is_final(status: int) -> None:
 def test_an_unknown_outcome_is_a_reason_to_repeat_and_a_bad_value_is_none() -> None:
     assert decided(Unreachable("no answer")) == Again(0.1)
     assert decided(NotSent("no JSON")) == GiveUp("final")
+    assert decided(NotReached("nobody was ever there")) == GiveUp("final")
 
 
 def test_pauses_double_up_to_the_cap() -> None:

@@ -6,31 +6,57 @@ from pathlib import Path
 
 import click
 
-from web.cli.errors import CannotRun
 from web.cli.options import context, data_option
+from web.cli.session import asking, json_option, print_json
 
 
 @click.group()
 def command() -> None:
-    """Bring the database's schema up to date, or check it."""
+    """Bring the database's schema up to date, or check it.
+
+    Order of an upgrade: `blotter db upgrade` first, then restart workers and web.
+    """
 
 
-@command.command("upgrade")
+@command.command("upgrade", epilog="Example: blotter db upgrade && blotter db check")
+@json_option
 @data_option
-def upgrade_command(data: Path | None) -> None:
-    """Run the migrations that are missing."""
-    from models.postgres.migrate import upgrade
+def upgrade_command(as_json: bool, data: Path | None) -> None:
+    """Run the migrations that are missing. May run while Blotter works, and twice at once.
 
-    upgrade(context(data, "DATABASE_URL")["DATABASE_URL"])
-    click.echo("the schema is up to date", err=True)
+    Exit code: 0 the schema is up to date, 2 the database does not answer, or cannot hold what Blotter stores.
+    """
+    with asking():
+        from models.postgres.migrate import revisions, upgrade
+
+        url = context(data, "DATABASE_URL")["DATABASE_URL"]
+        before = revisions(url).current
+        upgrade(url)
+        after = revisions(url)
+    if as_json:
+        print_json({"before": before, "schema": after.current, "needed": after.needed})
+    elif before == after.current:
+        click.echo(f"the schema is up to date ({after.current})", err=True)
+    else:
+        click.echo(f"the schema is up to date: from {before or 'nothing'} to {after.current}", err=True)
 
 
-@command.command("check")
+@command.command("check", epilog="Example: blotter db check --json")
+@json_option
 @data_option
-def check_command(data: Path | None) -> None:
-    """Tell whether the schema is what this version needs; exit code 1 when it is not."""
-    from models.postgres.migrate import check
+def check_command(as_json: bool, data: Path | None) -> None:
+    """Tell whether the schema is what this version needs.
 
-    if wrong := check(context(data, "DATABASE_URL")["DATABASE_URL"]):
-        raise CannotRun(wrong)
-    click.echo("the schema is what this version needs", err=True)
+    Exit code: 0 it is, 1 it is not (what to do is said), 2 the database does not answer.
+    """
+    with asking():
+        from models.postgres.migrate import revisions
+
+        found = revisions(context(data, "DATABASE_URL")["DATABASE_URL"])
+    wrong = found.wrong
+    if as_json:
+        print_json({"ok": wrong is None, "schema": found.current, "needed": found.needed, "reason": wrong})
+    else:
+        click.echo(wrong or f"the schema is what this version needs ({found.current})", err=True)
+    if wrong:
+        raise click.exceptions.Exit(1)

@@ -57,8 +57,6 @@ def command() -> None:
 
     A dead letter is a row that Postgres rejected, or that killed its worker. It stays in the buffer: readable, never
     evicted, and freed by the next save of the same item. `list` tells why it was set aside; when that is mended, `replay`.
-
-    Exit code of each: 0 done, 1 something named is no dead letter (anymore), 2 the buffer does not answer.
     """
 
 
@@ -67,7 +65,10 @@ def command() -> None:
 @json_option
 @data_option
 def list_command(owner: str | None, conversation: str | None, as_json: bool, data: Path | None) -> None:
-    """List dead letters with the reason of each, without chat text."""
+    """List dead letters with the reason of each, without chat text.
+
+    Exit code: 0 done, 2 the buffer does not answer.
+    """
     with crew(data) as made:
         letters = list(chosen(made.dead_letters, owner, conversation))
     if as_json:
@@ -84,7 +85,10 @@ def list_command(owner: str | None, conversation: str | None, as_json: bool, dat
 @json_option
 @data_option
 def show_command(ref: str, content: bool, as_json: bool, data: Path | None) -> None:
-    """Show one dead letter: why it was set aside, and the row as it lies in the buffer."""
+    """Show one dead letter: why it was set aside, and the row as it lies in the buffer.
+
+    Exit code: 0 done, 1 it is no dead letter (anymore), 2 the buffer does not answer.
+    """
     with crew(data) as made:
         found = made.dead_letters.show(ref)
     if found is None:
@@ -119,6 +123,8 @@ def replay_command(
     """Make dead letters due again: after the cause of their rejection was mended.
 
     A worker flushes them within a second; what is rejected again is set aside again.
+
+    Exit code: 0 done, 1 something named is no dead letter (anymore), 2 the buffer does not answer.
     """
     act("replay", refs, everything, owner, conversation, as_json, data)
 
@@ -141,7 +147,10 @@ def purge_command(
     as_json: bool,
     data: Path | None,
 ) -> None:
-    """Drop dead letters from the buffer for good. What Postgres has of these items stays and is shown from then on."""
+    """Drop dead letters from the buffer for good. What Postgres has of these items stays and is shown from then on.
+
+    Exit code: 0 done, 1 something named is no dead letter (anymore), 2 the buffer does not answer.
+    """
     wanted(refs, everything)
     if not yes:
         what = "all dead letters chosen" if everything else f"{len(refs)} dead letters"
@@ -169,7 +178,7 @@ def act(
             if everything
             else dict.fromkeys(refs)
         )
-        with bar(len(names), action, "letters") as progress:
+        with bar(len(names), action, "letters", quiet=as_json) as progress:
             for ref in names:
                 (done if do(ref) else missing).append(ref)
                 progress.update()

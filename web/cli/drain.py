@@ -36,15 +36,16 @@ def command(timeout_s: float, as_json: bool, data: Path | None) -> None:
     """
     with crew(data, rings=True) as made:
         first = made.standing()
-        total = first.left
-        with bar(total, "draining", "rows") as progress:
+        total, done = first.left, 0
+        with bar(total, "draining", "rows", quiet=as_json) as progress:
 
             def show(drained: Drained) -> None:
                 # What was saved meanwhile makes the bar longer, it never goes back.
-                nonlocal total
-                total = max(total, int(progress.n) + drained.left)
+                nonlocal total, done
+                total = max(total, done + drained.left)
                 progress.total = total
-                progress.update(total - drained.left - progress.n)
+                progress.update(total - drained.left - done)
+                done = total - drained.left
 
             last = made.drain(within_s=timeout_s, progress=show)
     if as_json:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import sys
 import threading
 import time
@@ -43,17 +45,23 @@ class Import:
         self.rate = rate
         self.stop = threading.Event()
         self.counts: Counter[str] = Counter()
+        self.sent: list[str] = []
         self.errors: dict[str, str] = {}
         self.mismatches: list[Mismatch] = []
         total = sum(chat.characters for chat in chats)
-        disable = True if quiet else None  # None: only where a terminal watches
-        self.bar = tqdm(total=total, unit="char", unit_scale=True, file=sys.stderr, disable=disable)
+        self.bar = tqdm(
+            total=total,
+            unit="char",
+            unit_scale=True,
+            file=sys.stderr,
+            disable=quiet or not sys.stderr.isatty(),
+        )
         self._lock = threading.Lock()
 
     def send(self, chat: Chat) -> None:
         """Send one chat; what goes wrong with it is noted. Raises CannotRun for what would go wrong with all of them."""
         from blotter_client import BlotterError, Unreachable
-        from blotter_client.errors import Forbidden, Unauthenticated
+        from blotter_client.errors import Forbidden, NotReached, Unauthenticated
 
         from web.cli.importing.replay import Stopped, Throttle, send
 
@@ -61,8 +69,13 @@ class Import:
             send(self.blotter, chat, Throttle(self.rate, self.stop), self._message_sent)
             with self._lock:
                 self.counts["conversations"] += 1
+                self.sent.append(chat.id)
         except (Unauthenticated, Forbidden) as error:
-            raise CannotRun(f"{self.address} does not take this token: {error.detail}") from None
+            raise CannotRun(
+                f"{self.address} does not take this token: {error.detail or error}; give one that it takes with --token"
+            ) from None
+        except NotReached as error:
+            raise CannotRun(str(error)) from None
         except Unreachable as error:
             raise CannotRun(f"{self.address} does not answer ({error}); import again to go on") from None
         except BlotterError as error:
@@ -109,7 +122,7 @@ class Import:
             )
 
 
-@click.command()
+@click.command(epilog="Example: blotter import chats.json.gz --owner ann")
 @click.argument(
     "files",
     nargs=-1,
@@ -117,8 +130,14 @@ class Import:
     metavar="FILE...",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
-@click.option("--owner", required=True, help="Whose conversations they become.")
+@click.option("--owner", help="Whose conversations they become. Default: the owner of --token.")
 @click.option("--url", help="Address of the API. Default: the running Blotter's.")
+@click.option(
+    "--token",
+    "given",
+    metavar="TOKEN",
+    help="Bearer token, where no secret is at hand (JWKS). Of another than --owner, it needs blotter:act-for.",
+)
 @click.option(
     "--rate",
     type=click.FloatRange(min=1),
@@ -135,8 +154,9 @@ class Import:
 @data_option
 def command(
     files: tuple[Path, ...],
-    owner: str,
+    owner: str | None,
     url: str | None,
+    given: str | None,
     rate: float | None,
     concurrency: int,
     limit: int | None,
@@ -148,25 +168,26 @@ def command(
 
     FILE holds OpenAI-style message lists, {"messages": …} or {"traj": …} objects, or AI SDK UIMessage lists: one or many,
     as JSON or JSON lines, gzipped or not. The same file twice changes nothing.
+
+    Exit code: 0 all arrived and was read back identical, 1 something did not (each is named), 2 wrong usage.
     """
     from blotter_client import Blotter
 
     from web.cli.importing.files import read
-    from web.cli.token import mint
 
-    environ = context(data, "BLOTTER_JWT_SECRET_FILE", "BLOTTER_JWT_SECRET")
+    environ = surroundings(data, url, given)
     address = url or environ.get("BASE_URL")
     if not address:
         raise CannotRun("no address: name one with --url, or start a Blotter with `blotter up`")
-    if not owner.strip():
-        raise click.BadParameter("must not be empty", param_hint="--owner")
+    owner, acting, token = identity(owner, given, environ)
     chats = list(islice(read(files), limit))
 
-    def token() -> str:
-        return mint(owner, (), TOKEN_TTL_S, int(time.time()), environ)
-
     began_s = time.monotonic()
-    with Blotter(address, token, connections=concurrency * 2) as blotter:
+    try:
+        client = Blotter(address, token, owner=acting, connections=concurrency * 2)
+    except ValueError as error:
+        raise CannotRun(f"{error} (--url, or BASE_URL of the folder)") from None
+    with client as blotter:
         run = Import(blotter, address, chats, rate, quiet=as_json)
         with run.bar:
             run.each(run.send, chats, concurrency)
@@ -182,6 +203,50 @@ def command(
         raise SystemExit(1)
 
 
+def surroundings(data: Path | None, url: str | None, given: str | None) -> Mapping[str, str]:
+    """The environment: needed for a key where no token was given, and for an address where none was."""
+    keys = ("BLOTTER_JWT_SECRET_FILE", "BLOTTER_JWT_SECRET")
+    if given is not None and url is not None:
+        return os.environ
+    if given is not None:
+        return context(data, "BASE_URL")
+    try:
+        return context(data, *keys)
+    except CannotRun as error:
+        raise CannotRun(f"{error}, or give a token with --token") from None
+
+
+def identity(
+    owner: str | None, given: str | None, environ: Mapping[str, str]
+) -> tuple[str, str | None, str | Callable[[], str]]:
+    """(owner, the owner to act for if it is not the token's own, a token or who mints one)."""
+    from web.cli.token import mint
+
+    if owner is not None and not owner.strip():
+        raise click.BadParameter("must not be empty", param_hint="--owner")
+    if given is None:
+        if owner is None:
+            raise click.UsageError("Missing option '--owner' (or --token).")
+        return owner, None, lambda: mint(owner, (), TOKEN_TTL_S, int(time.time()), environ)
+    bearer = given.strip()
+    subject = subject_of(bearer)
+    if subject is None and owner is None:
+        raise click.BadParameter("is no JWT with a `sub`: name the --owner too", param_hint="--token")
+    own = owner is None or owner == subject
+    return owner or str(subject), None if own else owner, bearer
+
+
+def subject_of(token: str) -> str | None:
+    """What a token says of whose it is; unverified, the server does that."""
+    import jwt
+
+    try:
+        subject = jwt.decode(token, options={"verify_signature": False}).get("sub")
+    except jwt.PyJWTError:
+        return None
+    return subject if isinstance(subject, str) else None
+
+
 def _report(run: Import, owner: str, sent_s: float, verify_s: float, verify: bool) -> dict[str, Any]:
     return {
         "url": run.address,
@@ -192,6 +257,7 @@ def _report(run: Import, owner: str, sent_s: float, verify_s: float, verify: boo
         "characters": run.counts["characters"],
         "requests": run.blotter.requests,
         "seconds": round(sent_s, 3),
+        "ids": sorted(run.sent),
         "verified": run.counts["verified"] if verify else None,
         "verifySeconds": round(verify_s, 3) if verify else None,
         "errors": [{"conversation": name, "error": error} for name, error in run.errors.items()],
@@ -207,9 +273,21 @@ def _say(run: Import, report: Mapping[str, Any]) -> None:
     hidden = max(0, len(run.errors) - SHOWN) + max(0, len(run.mismatches) - SHOWN)
     if hidden:
         click.echo(f"… and {hidden} more (all of them with --json)", err=True)
+    for name in report["ids"][:SHOWN]:
+        click.echo(name)
+    if len(report["ids"]) > SHOWN:
+        click.echo(f"… and {len(report['ids']) - SHOWN} more (all of them with --json)")
+    if report["ids"]:
+        click.echo(f"read one: {curl(run.address, report['ids'][0], report['owner'])}", err=True)
     verified = "" if report["verified"] is None else f", {report['verified']} verified identical"
     click.echo(
         f"{report['conversations']} of {len(run.chats)} conversations, {report['messages']} messages, "
         f"{report['toolResults']} tool results, {report['characters']} characters in {report['seconds']:.1f} s"
         f"{verified}; {len(run.errors)} errors, {len(run.mismatches)} differences"
     )
+
+
+def curl(address: str, conversation: str, owner: str) -> str:
+    """A line for the shell that reads a conversation."""
+    path = f"{address.rstrip('/')}/api/conversations/{conversation}"
+    return f'curl -H "Authorization: Bearer $(blotter token {shlex.quote(owner)})" {shlex.quote(path)}'

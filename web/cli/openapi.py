@@ -16,6 +16,8 @@ def command(data: Path | None) -> None:
     """Print the OpenAPI 3.1 document of the HTTP API, as /openapi.json answers it.
 
     Needs no running Blotter. With --data, the document names that one's address as its server.
+
+    Exit code: 0 printed, 2 no Blotter runs in the folder named.
     """
     from web.openapi import document
 

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from models.pipeline.crew import Crew
     from models.settings import Settings
 
-#: Between two lines of progress where stderr is a file, s.
-_FILE_INTERVAL_S = 5.0
-
 
 class CannotAsk(click.ClickException):
     """One sentence, exit code 2."""
@@ -81,13 +78,17 @@ def load_settings(environ: Mapping[str, str]) -> Settings:
     return load(environ)
 
 
-def bar(total: int, what: str, unit: str) -> tqdm[Any]:
-    """A progress bar with the time left, on stderr; in a log one line every few seconds."""
+def bar(total: int, what: str, unit: str, *, quiet: bool = False) -> tqdm[Any]:
+    """A progress bar with the time left, on stderr where that is a terminal; nothing in pipes, logs, and when ``quiet``."""
     from tqdm import tqdm
 
-    interval_s = 0.1 if sys.stderr.isatty() else _FILE_INTERVAL_S
     return tqdm(
-        total=total, desc=what, unit=f" {unit}", file=sys.stderr, mininterval=interval_s, dynamic_ncols=True
+        total=total,
+        desc=what,
+        unit=f" {unit}",
+        file=sys.stderr,
+        disable=quiet or not sys.stderr.isatty(),
+        dynamic_ncols=True,
     )
 
 

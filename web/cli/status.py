@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from web.cli.options import data_option
+from web.cli.folder import default_folder
+from web.cli.options import context, data_option
 from web.cli.session import CannotAsk, crew, json_option, print_json
 
 if TYPE_CHECKING:
@@ -77,8 +80,24 @@ def look(data: Path | None) -> dict[str, Any]:
             return judged(made)
     except CannotAsk as error:
         from models.core.health import Reason
+        from models.errors import BufferUnavailable
 
-        return document([Reason("red", error.message, "start it, or name another folder with --data")], None)
+        step = "start a Blotter, or name another folder with --data"
+        if isinstance(error.__context__, BufferUnavailable):
+            step = f"start the buffer, or correct {source(data)}"
+        return document([Reason("red", error.message, step)], None)
+
+
+def source(data: Path | None, environ: Mapping[str, str] = os.environ) -> str:
+    """Where the buffer's address comes from, and which it is, without its password."""
+    from urllib.parse import urlsplit
+
+    url = context(data, "REDIS_URL", environ=environ)["REDIS_URL"]
+    address = urlsplit(url).netloc.rpartition("@")[2]
+    if data is None and environ.get("REDIS_URL"):
+        return f"REDIS_URL in the environment ({address})"
+    folder = data or default_folder(environ)
+    return f"the folder: {folder}/env names {address}; `blotter up --data {folder}` starts all of it again"
 
 
 def judged(made: Crew) -> dict[str, Any]:
@@ -111,16 +130,12 @@ def document(reasons: Any, known: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def show(found: dict[str, Any]) -> None:
-    """For people."""
-    colour = COLOURS[found["level"]]
-    click.echo(click.style(found["level"], fg=colour, bold=True), nl=False)
+    """For people: each reason once, behind its level, the worst first."""
+    for reason in found["reasons"]:
+        level = click.style(reason["level"], fg=COLOURS[reason["level"]], bold=True)
+        click.echo(f"{level}  {reason['reason']}\n  → {reason['step']}")
     if not found["reasons"]:
-        click.echo("  all is well")
-    else:
-        click.echo()
-        for reason in found["reasons"]:
-            click.echo(f"  {click.style(reason['level'], fg=COLOURS[reason['level']])}: {reason['reason']}")
-            click.echo(f"    → {reason['step']}")
+        click.echo(f"{click.style(found['level'], fg=COLOURS[found['level']], bold=True)}  all is well")
     known = found["figures"]
     if known is not None:
         for name, text, unit in SHOWN:

@@ -11,6 +11,7 @@ import click
 
 from web.cli.errors import CannotRun
 from web.cli.options import context, data_option
+from web.cli.session import json_option, print_json
 
 DAY_S = 86_400
 UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": DAY_S}
@@ -57,7 +58,7 @@ def signing_key(environ: Mapping[str, str]) -> str:
     return environ["BLOTTER_JWT_SECRET"]
 
 
-@click.command()
+@click.command(epilog="Example: blotter token chat-backend --scope blotter:act-for --ttl 7d")
 @click.argument("owner")
 @click.option(
     "--scope",
@@ -68,10 +69,19 @@ def signing_key(environ: Mapping[str, str]) -> str:
 @click.option(
     "--ttl", "ttl_s", type=Duration(), default="24h", show_default=True, help="How long it is valid."
 )
+@json_option
 @data_option
-def command(owner: str, scopes: tuple[str, ...], ttl_s: int, data: Path | None) -> None:
-    """Print a bearer token for OWNER."""
+def command(owner: str, scopes: tuple[str, ...], ttl_s: int, as_json: bool, data: Path | None) -> None:
+    """Print a bearer token for OWNER.
+
+    Exit code: 0 printed, 1 there is no key to sign it with, 2 wrong usage.
+    """
     if not owner.strip():
         raise click.BadParameter("must not be empty", param_hint="OWNER")
     environ = context(data, "BLOTTER_JWT_SECRET_FILE", "BLOTTER_JWT_SECRET")
-    click.echo(mint(owner, scopes, ttl_s, int(time.time()), environ))
+    now_s = int(time.time())
+    token = mint(owner, scopes, ttl_s, now_s, environ)
+    if as_json:
+        print_json({"token": token, "owner": owner, "scopes": list(scopes), "expiresAt": now_s + ttl_s})
+    else:
+        click.echo(token)

@@ -26,7 +26,7 @@ def command(repair: bool, as_json: bool, data: Path | None) -> None:
 
     Exit code: 0 all is right (after --repair: now), 1 something is wrong, 2 the buffer or Postgres does not answer.
     """
-    with crew(data, rings=repair) as made, bar(0, "verifying", "conversations") as progress:
+    with crew(data, rings=repair) as made, bar(0, "verifying", "conversations", quiet=as_json) as progress:
 
         def show(done: int, of: int) -> None:
             progress.total = of

@@ -17,7 +17,7 @@ from blotter_client.aio.reply import AsyncReply, AsyncToolCall
 from blotter_client.blocking.client import Blotter
 from blotter_client.blocking.conversation import Conversation
 from blotter_client.blocking.reply import Reply, ToolCall
-from blotter_client.errors import ApiError, BlotterError, NotSent, Unreachable
+from blotter_client.errors import ApiError, BlotterError, NotReached, NotSent, Unreachable
 from blotter_client.retry import RetryPolicy
 from blotter_client.steps import Pace
 from blotter_client.types import UNSET
@@ -32,6 +32,7 @@ __all__ = [
     "Blotter",
     "BlotterError",
     "Conversation",
+    "NotReached",
     "NotSent",
     "Pace",
     "Reply",

@@ -9,13 +9,27 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 from blotter_client.errors import NotSent
 from blotter_client.types import UNSET
 
 #: The longest `Prefer: wait` the API knows, s.
 MAX_WAIT_S: Final = 10
+
+
+def origin(url: str) -> str:
+    """``url`` where requests can be sent to it. Raises ValueError with a sentence that says what is wrong."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"{url!r} is no address of Blotter: {error}") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise ValueError(f"{url!r} is no address of Blotter: write it as http://127.0.0.1:8400")
+    if any(character.isspace() for character in url):
+        raise ValueError(f"{url!r} is no address of Blotter: it holds white space")
+    return url
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
     BlotterError                   everything this package raises on purpose
       NotSent                      the request could not even be written down: no JSON, a bad token source
       Unreachable                  no answer after all tries; the save may or may not have been kept
+        NotReached                 nobody takes connections at this address, and nobody has before: it is not tried again
       ApiError                     Blotter answered with a problem (RFC 9457); one subclass for each `type`
         AppendGap, AppendMismatch, Terminal, Gone, NotFound, Invalid, RateLimited, …
 
@@ -25,6 +26,13 @@ class NotSent(BlotterError):
 
 class Unreachable(BlotterError):
     """No answer came in time, however often it was tried. Sending it again later is safe."""
+
+
+class NotReached(Unreachable):
+    """The very first connection was refused, or the host's name is unknown: a wrong address, or nothing runs there.
+
+    Told at once: patience is for a server that has answered before.
+    """
 
 
 class ApiError(BlotterError):
@@ -81,6 +89,12 @@ class MethodNotAllowed(ApiError):
     """405."""
 
     slug = "method-not-allowed"
+
+
+class BodyLate(ApiError):
+    """408: the body did not arrive in time; nothing was kept, sending it again is safe."""
+
+    slug = "body-late"
 
 
 class Conflict(ApiError):

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from blotter_client.errors import ApiError, BlotterError, Unreachable
+from blotter_client.errors import ApiError, BlotterError, NotReached, Unreachable
 
 #: Answers that say "later": timeouts, too early, too many, and the server's own troubles (501 is not one).
 PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 529})
@@ -55,6 +55,8 @@ def decide(
         if failure.status not in PASSING:
             return GiveUp("final")
         least_s = min(failure.retry_after_s or 0.0, LONGEST_WAIT_S)
+    elif isinstance(failure, NotReached):
+        return GiveUp("final")
     elif isinstance(failure, Unreachable):
         least_s = 0.0
     else:

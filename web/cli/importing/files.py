@@ -56,41 +56,81 @@ def read(paths: Iterable[Path]) -> Iterator[Chat]:
     """The chats of these files, in order. Raises CannotRun for the first thing that is no chat."""
     seen: Counter[str] = Counter()
     for path in paths:
-        for place, value in _conversations(path.name, _values(path)):
+        before = seen.total()
+        for place, value in _conversations(str(path), _values(path)):
             yield _chat(place, value, seen)
+        if seen.total() == before:
+            raise CannotRun(f"{path} holds no conversations: its list is empty")
 
 
-def _values(path: Path) -> list[Any]:
-    """All JSON values of the file."""
+def _values(path: Path) -> list[tuple[int, Any]]:
+    """All JSON values of the file, each with the line on which it begins (0: the file is one value)."""
+    text = _text(path)
+    if not text.strip():
+        raise CannotRun(f"{path} is empty: it holds no conversations")
     try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if raw.startswith(_GZIP) else raw).decode("utf-8-sig")
-    except (OSError, EOFError, zlib.error) as error:
-        raise CannotRun(f"{path} cannot be read: {error}") from None
-    except UnicodeDecodeError as error:
-        raise CannotRun(f"{path} is not UTF-8: byte {error.start}") from None
-    try:
-        return [json.loads(text)]
+        return [(0, json.loads(text))]
     except RecursionError:
         raise CannotRun(f"{path}: nested too deep") from None
     except json.JSONDecodeError as whole:
-        values = []
-        for number, line in enumerate(text.splitlines(), 1):
+        values: list[tuple[int, Any]] = []
+        for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 try:
-                    values.append(json.loads(line))
-                except (json.JSONDecodeError, RecursionError):
-                    at = f"line {whole.lineno}" if number == 1 else f"line {number}"
-                    raise CannotRun(f"{path} is neither JSON nor JSON a line: {at}") from None
+                    values.append((number, json.loads(line)))
+                except (json.JSONDecodeError, RecursionError) as error:
+                    raise _no_json(path, text, whole, number, error, first=not values) from None
         return values
 
 
-def _conversations(name: str, values: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+        data = gzip.decompress(raw) if raw.startswith(_GZIP) else raw
+    except EOFError:
+        raise CannotRun(f"{path} is cut off: its gzip stream has no end; copy it again") from None
+    except (gzip.BadGzipFile, zlib.error) as error:
+        raise CannotRun(f"{path} is damaged: {error}; copy it again") from None
+    except OSError as error:
+        raise CannotRun(f"{path} cannot be read: {error.strerror or error}") from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise CannotRun(f"{path} is not UTF-8: line {line}, byte {error.start}") from None
+
+
+def _no_json(
+    path: Path,
+    text: str,
+    whole: json.JSONDecodeError,
+    number: int,
+    error: json.JSONDecodeError | RecursionError,
+    *,
+    first: bool,
+) -> CannotRun:
+    """What is wrong with a file that is neither JSON nor JSON lines, and where. Chat text is not quoted."""
+    if isinstance(error, RecursionError):
+        return CannotRun(f"{path}, line {number}: nested too deep")
+    if not first:
+        last = number == text.count("\n") + 1
+        cut = "the last line is cut off" if last else "no JSON"
+        return CannotRun(f"{path}, line {number}: {cut} ({error.msg}, column {error.colno})")
+    if text.lstrip()[0] not in "[{":
+        return CannotRun(
+            f"{path}, line {number}: neither JSON nor JSON a line: it begins with neither [ nor {{"
+        )
+    ended = whole.pos >= len(text.rstrip()) or whole.msg.startswith("Unterminated string")
+    cut = "the file is cut off" if ended else "neither JSON nor JSON a line"
+    return CannotRun(f"{path}, line {whole.lineno}: {cut} ({whole.msg}, column {whole.colno})")
+
+
+def _conversations(name: str, values: list[tuple[int, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, {"messages": […], …}) of each conversation in ``values``."""
-    if len(values) > 1 and all(_is_message(value) for value in values):
-        values = [values]
-    for number, value in enumerate(values, 1):
-        place = name if len(values) == 1 else f"{name}:{number}"
+    if len(values) > 1 and all(_is_message(value) for _, value in values):
+        values = [(0, [value for _, value in values])]
+    for number, value in values:
+        place = f"{name}:{number}" if number else name
         if isinstance(value, list) and not (value and all(_is_message(one) for one in value)):
             for index, one in enumerate(value):
                 yield f"{place}[{index}]", _conversation(f"{place}[{index}]", one)
@@ -106,7 +146,17 @@ def _conversation(place: str, value: Any) -> dict[str, Any]:
             messages = value.get(name)
             if isinstance(messages, list) and all(_is_message(one) for one in messages):
                 return {"messages": messages, **{key: value[key] for key in value if key != name}}
-    raise CannotRun(f"{place}: neither a list of messages with roles nor an object with `messages` or `traj`")
+    raise CannotRun(
+        f"{place}: neither a list of messages with roles nor an object with `messages` or `traj`, but {_shape(value)}"
+    )
+
+
+def _shape(value: Any) -> str:
+    """What it is, without what it says."""
+    if isinstance(value, dict):
+        return f"an object with {', '.join(map(repr, list(value)[:5]))}" if value else "an empty object"
+    names = {list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
 
 
 def _is_message(value: Any) -> bool:

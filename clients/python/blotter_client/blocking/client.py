@@ -28,7 +28,14 @@ from blotter_client.blocking.conversation import Conversation
 from blotter_client.blocking.reply import Reply
 from blotter_client.blocking.runtime import HttpClient, Lock, TokenSource, ask, pause
 from blotter_client.calls import Request
-from blotter_client.errors import BlotterError, NotSent, Unauthenticated, Unreachable, from_problem
+from blotter_client.errors import (
+    BlotterError,
+    NotReached,
+    NotSent,
+    Unauthenticated,
+    Unreachable,
+    from_problem,
+)
 from blotter_client.retry import Again, RetryPolicy, decide, retry_after_s
 from blotter_client.steps import Pace
 from blotter_client.types import ConversationFields, ConversationPage, Json, Saved
@@ -54,13 +61,15 @@ class Blotter:
         connections: int = 100,
         transport: Any = None,
     ) -> None:
-        """``token``: a bearer token, or a function that gives one (asked again on 401).
+        """``url``: an origin such as ``https://blotter.example``; ValueError where it is none.
+
+        ``token``: a bearer token, or a function that gives one (asked again on 401).
 
         ``owner``: act for this owner (the token's scope `blotter:act-for`). ``connections``: most at once.
         ``transport``: an httpx transport in place of the network's.
         """
         self._http = HttpClient(
-            base_url=url,
+            base_url=calls.origin(url),
             timeout=httpx.Timeout(TIMEOUT_S, connect=CONNECT_S),
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             transport=transport,
@@ -70,6 +79,8 @@ class Blotter:
         self._token_lock = Lock()
         self._owner = owner
         self._retry = retry or RetryPolicy()
+        # Somebody has answered at this address: from then on a refused connection is a restart, not a mistake.
+        self._answered = False
         #: Requests sent, repeated ones included.
         self.requests = 0
 
@@ -179,8 +190,14 @@ class Blotter:
         self.requests += 1
         try:
             response = self._http.request(request.method, request.path, content=request.body, headers=headers)
+        except httpx.ConnectError as error:
+            what = f"{self._http.base_url} cannot be reached ({error})"
+            if self._answered:
+                raise Unreachable(what) from error
+            raise NotReached(f"{what}: start Blotter there, or correct the address") from error
         except httpx.TransportError as error:
             raise Unreachable(f"{request.method} {self._http.base_url}: {type(error).__name__}") from error
+        self._answered = True
         if response.is_success:
             return _answer(response)
         after_s = retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC))

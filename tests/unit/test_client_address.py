@@ -1,0 +1,95 @@
+"""A wrong address is told at once; a server that has answered before is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+from blotter_client import AsyncBlotter, Blotter, NotReached, RetryPolicy, Unreachable
+
+QUICK = RetryPolicy(base_s=0.001, cap_s=0.001, patience_s=0.05)
+
+
+class Server:
+    """Answers what `script` says, in order, the last entry again and again: a status, or an error to raise."""
+
+    def __init__(self, *script: int | Exception) -> None:
+        self.script = list(script)
+        self.asked = 0
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.asked += 1
+        now = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if isinstance(now, Exception):
+            raise now
+        return httpx.Response(now, json={"conversations": [], "after": None})
+
+    def client(self) -> Blotter:
+        return Blotter("http://blotter.test:8400", "t", retry=QUICK, transport=httpx.MockTransport(self))
+
+
+REFUSED = httpx.ConnectError("[Errno 111] Connection refused")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost:8400",
+        "blotter.example",
+        "ftp://x",
+        "http://",
+        "http://[::1",
+        "http://h:99999",
+        "http://a b",
+    ],
+)
+def test_what_is_no_address_is_refused_before_anything_is_sent(url: str) -> None:
+    for client in (Blotter, AsyncBlotter):
+        with pytest.raises(ValueError, match="is no address of Blotter"):
+            client(url, "t")
+
+
+def test_a_first_connection_that_is_refused_is_told_at_once() -> None:
+    server = Server(REFUSED)
+    with server.client() as blotter, pytest.raises(NotReached) as found:
+        blotter.list_conversations()
+    assert server.asked == 1
+    assert str(found.value) == (
+        "http://blotter.test:8400 cannot be reached ([Errno 111] Connection refused): "
+        "start Blotter there, or correct the address"
+    )
+
+    async def asynchronously() -> None:
+        transport = httpx.MockTransport(server)
+        async with AsyncBlotter("http://blotter.test", "t", transport=transport) as blotter:
+            await blotter.list_conversations()
+
+    with pytest.raises(NotReached):
+        asyncio.run(asynchronously())
+
+
+@pytest.mark.parametrize("first", [200, 503])
+def test_a_server_that_answered_before_is_waited_for(first: int) -> None:
+    server = Server(first, REFUSED, REFUSED, 200)
+    with server.client() as blotter:
+        if first == 200:
+            blotter.list_conversations()
+        assert blotter.list_conversations()["conversations"] == []
+    assert server.asked == 4
+
+    gone = Server(200, REFUSED)
+    with gone.client() as blotter:
+        blotter.list_conversations()
+        with pytest.raises(Unreachable, match="cannot be reached") as found:
+            blotter.list_conversations()
+    assert not isinstance(found.value, NotReached)
+    assert gone.asked > 3
+
+
+def test_silence_is_waited_for_even_at_first() -> None:
+    server = Server(httpx.ConnectTimeout("slow"), 200)
+    with server.client() as blotter:
+        blotter.list_conversations()
+    assert server.asked == 2
