@@ -6,7 +6,7 @@ PY := .venv/bin/python
 PYTEST_ARGS ?=
 ARGS ?=
 
-.PHONY: help setup run test nightly lint format lock clean
+.PHONY: help setup run test nightly bench bench-full bench-env lint format lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,20 @@ test: setup  ## Run the test suite (PYTEST_ARGS="-k word")
 
 nightly: setup  ## Run the long tests too: every fail point, every arrival order, long simulations (hours at most)
 	@BLOTTER_TEST_TIER=full $(PY) -m pytest -m "" --timeout 3600 $(PYTEST_ARGS)
+
+bench: setup  ## Measure: rows 1-14, a table and a JSON document (ARGS="--only 1,4 --quick --json FILE --out DIR")
+	@$(PY) -m tests.bench $(ARGS)
+
+bench-full: setup bench-env  ## Measure the big ones too, and the rivals, in an environment of their own (build/bench)
+	@$(PY) -m tests.bench --full $(ARGS)
+
+# Rivals and matplotlib: neither locked nor needed by anything else. Without PyPI the row that needs them is skipped.
+bench-env:
+	@test -e build/bench/venv/.complete || { \
+		mkdir -p build/bench && $(PY) -m venv --clear build/bench/venv && \
+		build/bench/venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/bench/rivals.txt && \
+		touch build/bench/venv/.complete; \
+	} || { rm -rf build/bench/venv; echo "bench-env: cannot install tests/bench/rivals.txt: row 15 is skipped" >&2; }
 
 lint: setup  ## Check style and types
 	@.venv/bin/ruff check .
