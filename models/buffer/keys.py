@@ -139,6 +139,17 @@ def conversation_of(key: str) -> tuple[int, str] | None:
     return None if found is None else (int(found[1]), found[2])
 
 
+#: Matches every key of Blotter.
+EVERYTHING: Final = f"{PREFIX}:*"
+_NAMING = re.compile(rf"{PREFIX}:\{{p(\d+)\}}:(?:c|b|j|ic|ib|sc|sb):([0-9a-f]{{32}})(?::.*)?")
+
+
+def naming(key: str) -> tuple[int, str] | None:
+    """As `conversation_of`, of keys that hold a conversation under adoption too."""
+    found = _NAMING.fullmatch(key)
+    return None if found is None else (int(found[1]), found[2])
+
+
 def split_ref(text: str) -> tuple[str, str, str]:
     """(uid hex, kind, id) of a ref; the id of a version is ``artifact/number``."""
     uid, kind, item_id = text.split("/", 2)

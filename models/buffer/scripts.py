@@ -52,6 +52,7 @@ _PARTS: Final[dict[str, tuple[str, ...]]] = {
     "stage": (),
     "trial": (),
     "unlist": (),
+    "wipe": (),
 }
 
 

@@ -37,6 +37,7 @@ class Crew:
         """``ring(partition)`` sends the doorbell, never raises. ``stopping``: flushes end after the batch at hand."""
         self.buffer = buffer
         self.store = store
+        self.ring = ring
         self.partitions = Partitions(buffer)
         self.adopter = Adopter(buffer, store, ring)
         self.flusher = Flusher(buffer, self.partitions, store, self.adopter, ring, stopping=stopping)

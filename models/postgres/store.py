@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from models.core.records import ArtifactVersion, Conversation, Record, Snapshot
 from models.errors import BlotterError
-from models.postgres import purge, queries
+from models.postgres import erase, purge, queries
 from models.postgres.breaker import Breaker
 from models.postgres.engine import Role, make_engine
 from models.postgres.errors import StoreUnreachable
@@ -117,6 +117,21 @@ class Store:
         """Remove what was deleted before ``before``, at most about ``limit`` rows; how many it were. Again until 0."""
         with self._guarded(), transaction(self._engine) as connection:
             return purge.purge(connection, before, limit)
+
+    def owned(self, owner: str) -> list[UUID]:
+        """The uids of all of ``owner``'s conversations, deleted ones included."""
+        with self._reading() as connection:
+            return erase.owned(connection, owner)
+
+    def count(self, uids: Sequence[UUID]) -> dict[str, int]:
+        """Table -> rows of these conversations."""
+        with self._reading() as connection:
+            return erase.count(connection, uids)
+
+    def erase(self, uids: Sequence[UUID]) -> int:
+        """Remove every row of these conversations, in one transaction; how many."""
+        with self._guarded(), transaction(self._engine) as connection:
+            return erase.erase(connection, uids)
 
     def ping(self) -> None:
         """Return when Postgres answers a statement on our schema; raise StoreUnavailable, SchemaError when not."""

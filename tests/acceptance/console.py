@@ -27,7 +27,9 @@ class Console:
     def __call__(self, *arguments: str, exits: int = 0, answer: str | None = None) -> Result:
         """Run it; fails unless it exits with `exits`."""
         result = CliRunner().invoke(main, list(arguments), env=self.environ, input=answer)
-        said = f"{arguments} exited with {result.exit_code}: {result.stdout}{result.stderr}"
+        said = (
+            f"{arguments} exited with {result.exit_code}: {result.stdout}{result.stderr}{result.exception!r}"
+        )
         assert result.exit_code == exits, said
         assert "Traceback" not in result.stderr, said
         return result

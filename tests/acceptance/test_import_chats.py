@@ -389,7 +389,9 @@ UI = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("shape", ["one list", "lists", "lines", "messages of lines", "objects"])
+@pytest.mark.parametrize(
+    "shape", ["one list", "lists", "lines", "lines that hold line separators", "messages of lines", "objects"]
+)
 def test_ui_messages_and_every_shape_of_file_arrive(stage: Stage, tmp_path: Path, shape: str) -> None:
     openai = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "y" * 250, "refusal": None}]
     text, count = {
@@ -398,6 +400,10 @@ def test_ui_messages_and_every_shape_of_file_arrive(stage: Stage, tmp_path: Path
         "lines": (
             "\n".join(map(json.dumps, (UI, openai, {"messages": openai, "title": "T", "lang": "de"}))) + "\n",
             3,
+        ),
+        "lines that hold line separators": (
+            f'{{"messages": [{{"role": "user", "content": "a\u2028b\x85c"}}]}}\n{json.dumps(UI)}\n',
+            2,
         ),
         "messages of lines": ("\n".join(map(json.dumps, openai)), 1),
         "objects": (json.dumps({"messages": UI, "id": f"own-{time.time_ns()}", "title": "x" * 2000}), 1),
