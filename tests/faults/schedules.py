@@ -219,6 +219,19 @@ def a_blind_save_of_some_fields(stage: Stage) -> None:
     stage.world.store_away = False
 
 
+def a_save_on_rows_set_back_without_postgres(stage: Stage) -> None:
+    stage.say("m1", "one")
+    stage.world.copy()
+    stage.say("m1", "two")
+    stage.flushing().finish()
+    stage.clients.read("c0").finish()
+    stage.world.roll_back()
+    stage.world.buffer.initialise()
+    stage.world.store_away = True
+    stage.clients.save("c0", c.put("m", "m1", {"metadata": {"seen": True}}))
+    stage.world.store_away = False
+
+
 def a_flusher_dies_in_a_replay(stage: Stage) -> None:
     stage.say("m1", "one")
     stage.make_cold()
@@ -339,6 +352,11 @@ CASES: Final = (
     _case(
         "flush from blind", lambda: python_bug(Adopter, "replay", without_base), a_blind_save_of_some_fields,
         "never a state", "lost",
+    ),
+    _case(
+        "rows set back decide while Postgres is away",
+        lambda: lua_bug("save", pattern=r"^if not blind and H\.be ~= meta\[1\] then .*$"),
+        a_save_on_rows_set_back_without_postgres, "lost", "not a fold", "never a state",
     ),
     _case("journal popped before it is applied", lambda: python_bug(Buffer, "save", pop_first), a_flusher_dies_in_a_replay, "lost"),
     _case(
