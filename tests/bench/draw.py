@@ -16,17 +16,19 @@ mpl.use("svg")
 # The same input gives the same file: text as text, no date, no random ids.
 mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "blotter", "font.size": 10})
 
-from matplotlib import pyplot as plt  # type: ignore[import-not-found]  # noqa: E402
+from matplotlib import pyplot as plt  # noqa: E402
 
 
 def draw(name: str, curve: dict[str, Any], folder: Path) -> None:
     figure, axes = plt.subplots(figsize=(6.4, 4), layout="constrained")
+    widest = 1.0
     for label, points in curve["lines"].items():
         x, least, middle, most = zip(*points, strict=True)
+        widest = max(widest, x[-1] / x[0])
         below = [m - one for m, one in zip(middle, least, strict=True)]
         above = [one - m for m, one in zip(middle, most, strict=True)]
         axes.errorbar(x, middle, yerr=[below, above], marker="o", capsize=3, label=label)
-    if max(x) > 20 * min(x):
+    if widest > 20:
         axes.set_xscale("log")
     axes.set_ylim(bottom=0)
     axes.set(title=curve["title"], xlabel=curve["x"], ylabel=curve["y"])

@@ -148,7 +148,8 @@ def stack(**postgres: str) -> Iterator[Stack]:
         with _migrating:
             migrate.upgrade(server.url)
         environ = environment(server.url, valkey.url, CELERY_BROKER_URL=broker.url, BLOTTER_PARTITIONS="16")
-        del environ["BLOTTER_STORE_CONNECT_MS"]
+        # What tests set otherwise is as in production here: a line of log for each request too.
+        del environ["BLOTTER_STORE_CONNECT_MS"], environ["BLOTTER_LOG_LEVEL"]
         # No answer is later than this, so that a disturbed machine shows as latency, not as an error.
         environ["BLOTTER_BUFFER_TIMEOUT_MS"] = "20000"
         made = Stack(folder, valkey, broker, server, server.url, environ)
