@@ -146,7 +146,8 @@ def artifact_versions(
 def in_flight(
     connection: Connection, *, before: datetime, after: RecordKey | None, limit: int
 ) -> InFlightPage:
-    """Open (pending or streaming) items last updated before ``before``, found by walking the primary keys.
+    """Open (pending or streaming) items of living conversations, last updated before ``before``, found by walking the
+    primary keys.
 
     Examines at most ``limit`` rows a call, so that each call is short whatever the size of the tables: call again with
     ``after`` until it is None. There is no index for it, because the status is what streaming changes; once a day, at
@@ -173,7 +174,10 @@ def in_flight(
 
 _IN_FLIGHT: Final = (
     "SELECT conversation_uid, id, status IN ('pending', 'streaming') AND deleted_at IS NULL AND updated_at < %s"
-    " FROM {} {} ORDER BY conversation_uid, id LIMIT %s"
+    # Those of a deleted conversation lie as they were until it is purged.
+    " AND NOT EXISTS (SELECT FROM conversations AS own"
+    " WHERE own.conversation_uid = item.conversation_uid AND own.deleted_at IS NOT NULL)"
+    " FROM {} AS item {} ORDER BY conversation_uid, id LIMIT %s"
 )
 #: The tables walked, each with its successor.
 _IN_FLIGHT_ORDER: Final[Mapping[Kind, Kind | None]] = {"m": "t", "t": "a", "a": None}

@@ -276,6 +276,16 @@ def test_the_walk_finds_every_old_open_item_once(store: Store, limit: int) -> No
     assert in_flight(store, noon - timedelta(days=1), limit) == []
 
 
+def test_the_walk_passes_over_what_is_open_in_a_deleted_conversation(store: Store) -> None:
+    living, deleted = conversation(), conversation(deleted_ms=CREATED_MS)
+    for own in (living, deleted):
+        uid = own.conversation_uid
+        store.write([own, message(uid, status="streaming"), tool_result(uid, status="pending")])
+    found = in_flight(store, datetime.now(UTC), 10)
+    assert {key.conversation_uid for key in found} == {living.conversation_uid}
+    assert len(found) == 2
+
+
 def test_a_step_of_the_walk_examines_only_its_rows(store: Store, sql: psycopg.Connection) -> None:
     store.write([message(new_uid()) for _ in range(3000)])
     sql.execute("ANALYZE messages")
