@@ -54,6 +54,7 @@ class Row(msgspec.Struct, omit_defaults=True):
     i: int | None = None
     y: int | None = None
     x: int | None = None
+    pl: int | None = None
     f: dict[str, Any] | None = None
     k: dict[str, tuple[int, int]] | None = None
     n: int | None = None

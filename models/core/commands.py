@@ -25,7 +25,7 @@ MAX_PARTS: Final = 1_000
 #: Tool results, and artifacts, linked to one message, at most (of each).
 MAX_LINKS: Final = 1_000
 #: What a part counts beside its text, and a link beside its id, bytes. As at the head of lua/common.lua.
-PART_BYTES: Final = 100
+PART_BYTES: Final = 256
 LINK_BYTES: Final = 16
 
 RANK_FINAL: Final = 5

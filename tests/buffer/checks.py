@@ -15,7 +15,7 @@ from models.buffer.buffer import Buffer, Place
 from models.core.commands import utf16_units
 
 FAN = 16
-PART_BYTES = 100
+PART_BYTES = 256
 LINK_BYTES = 16
 OPEN = ("pending", "streaming")
 COUNTED = ("m", "t", "a")

@@ -6,7 +6,7 @@ import pytest
 
 from models.buffer.buffer import Buffer
 from models.core.commands import Delete
-from tests.buffer.chat import Chat, put
+from tests.buffer.chat import Chat, append, put
 
 
 def ref(chat: Chat, name: str) -> str:
@@ -333,3 +333,17 @@ def test_a_paused_partition_does_not_ring(chat: Chat) -> None:
     chat.buffer.client.set(chat.place.keys.hold, "1")
     assert not chat.send(put("m", "m1"), fresh=True).ring
     assert not chat.buffer.client.exists(chat.place.keys.bell)
+
+
+def test_a_reply_pulled_while_an_older_one_is_committed_does_not_wait_for_its_interval(chat: Chat) -> None:
+    chat.put("m", "m1", st="streaming", content="a")
+    peeked = chat.peek()
+    chat.save(append("m1", 1, "b"), pull=True)
+    chat.acknowledge(chat.commit(peeked))
+    place = chat.place
+    assert f"{place.hex}/m/m1" in chat.buffer.ripe(place.keys, 10)
+    peeked = chat.peek()
+    chat.append("m1", 2, "c")
+    chat.acknowledge(chat.commit(peeked))
+    assert "pl" not in chat.row("m/m1"), "what was waited for is stored"
+    assert f"{place.hex}/m/m1" not in chat.buffer.ripe(place.keys, 10)

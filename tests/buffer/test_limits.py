@@ -97,10 +97,11 @@ def test_a_message_that_has_more_parts_than_the_limit_may_keep_them_but_not_grow
 
 def test_a_part_counts_for_more_than_its_text(limited: Limited) -> None:
     chat = limited(BLOTTER_MAX_ITEM_BYTES="1024", BLOTTER_MAX_CONVERSATION_BYTES="2048")
-    assert chat.put("m", "m1", parts=[{}] * 11).outcome == "item-too-large"
-    assert chat.put("m", "m1", parts=[{}] * 10).outcome == "accepted"
-    assert chat.part("m1", 10, {}).outcome == "item-too-large"
-    assert chat.put("m", "m2", parts=[{}] * 10).outcome == "accepted"
+    assert chat.put("m", "m1", parts=[{}] * 4).outcome == "item-too-large"
+    assert chat.put("m", "m1", parts=[{}] * 3).outcome == "accepted"
+    assert chat.part("m1", 3, {}).outcome == "item-too-large"
+    assert chat.put("m", "m2", parts=[{}] * 3).outcome == "accepted"
+    assert chat.put("m", "m4", content="x" * 400).outcome == "accepted"
     assert chat.put("m", "m3", parts=[{}]).outcome == "conversation-too-large"
     assert chat.put("m", "m2", parts=None).outcome == "accepted"
     assert chat.put("m", "m3", parts=[{}]).outcome == "accepted"
@@ -109,10 +110,9 @@ def test_a_part_counts_for_more_than_its_text(limited: Limited) -> None:
 def test_one_look_at_rows_is_bounded_by_their_parts_too(chat: Chat) -> None:
     for number in range(10):
         chat.put("m", f"m{number}", parts=[{}] * MAX_PARTS)
-    chat.buffer.now_us = 0
-    found = chat.buffer.rows(chat.place.keys, chat.due(), 256 * 1024)
-    assert len(found) == 4  # the conversation's own, and three of 102 KB
-    view = chat.buffer.read(chat.place, "full", most=256 * 1024)
+    found = chat.buffer.rows(chat.place.keys, chat.due(), 600 * 1024)
+    assert len(found) == 4  # the conversation's own, and three of 258 KB
+    view = chat.buffer.read(chat.place, "full", most=600 * 1024)
     assert not view.head.whole
 
 
@@ -203,7 +203,7 @@ def test_fifty_items_of_every_fate_go_in_one_call(limited: Limited) -> None:
     expected: list[str] = []
     for number in range(10):
         commands += [
-            put("m", f"m{number + 1}", content="x" * 800, parts=[{"type": "text", "text": "t"}]), put("m", "m0", rev=4),
+            put("m", f"m{number + 1}", content="x" * 600, parts=[{"type": "text", "text": "t"}]), put("m", "m0", rev=4),
             put("t", f"t{number}", message_id=f"m{number + 5}", output={"n": number}), put("a", f"a{number}", content="x" * 2000),
             append("m0", 1, "b"),
         ]  # fmt: skip

@@ -6,7 +6,7 @@
 -- Returns {rows made clean, rows still dirty}
 -- An answer of the store ends the rows' trial in the same moment: it counts only what no flusher lived to see.
 -- Prevents: a save that arrived between peek and commit being forgotten (its version is higher: it stays dirty and is
---      due again; an open item after a doubled interval, so that a long reply costs a small multiple of its size).
+--      due again; an open item after a doubled interval, so that a long reply costs a small multiple of its size, unless somebody waits for it).
 clock(0)
 local autosave, stream = tonumber(ARGV[1]), tonumber(ARGV[2])
 local clean, dirty = 0, 0
@@ -31,6 +31,7 @@ while i <= #ARGV do
       forget[#forget + 1] = member
     elseif version > 0 then
       if version > (r.z or 0) then r.z = version end
+      if (r.pl or 0) <= version then r.pl = nil end
       if r.v <= version then
         r.y = nil
         H.dirty = H.dirty - 1
@@ -48,7 +49,7 @@ while i <= #ARGV do
         local at = NOW
         if is_open(r) then
           r.i = math.min((r.i or stream) * 2, autosave)
-          at = NOW + r.i
+          if not r.pl then at = NOW + r.i end
         end
         again[#again + 1] = num(at)
         again[#again + 1] = member

@@ -11,6 +11,7 @@
 --                z version known to be in Postgres (0 never) | p position | c created, u updated, d deleted, t touched ms
 --                b bytes: bodies, PART_BYTES a part, links | o ms at which it is stale (a member of open) | i flush interval ms while open
 --                y ms since when it is dirty (a member of due, unless dead) | x 1 dead letter
+--                pl version that somebody waits for (pulled; until it is in Postgres)
 --                f small fields | k body field -> {UTF-16 units, bytes} | n number of parts, pb their bytes
 --                g growing text -> {chunks, units, bytes}; "c" content, "0", "1" … a part's text
 --                q part -> {call, "tool"|"approval"}: what it waits for | lr, la linked results and artifacts
@@ -25,8 +26,9 @@
 local unpack_ = cmsgpack.unpack
 local pack_ = cmsgpack.pack
 local FAN = 16
--- What a part counts beside its text: it is up to two fields of a hash. What a link counts beside its id.
-local PART_BYTES, LINK_BYTES = 100, 16
+-- What a part counts beside its text: it is up to two fields of a hash, and 5 to 10 us for each look at it. What a link
+-- counts beside its id.
+local PART_BYTES, LINK_BYTES = 256, 16
 local OPEN = { pending = 1, streaming = 2 }
 
 local NOW_US, NOW

@@ -79,16 +79,17 @@ end
 local function tails_of(name, r)
   local k = req.e == e and req.known[name]
   if not k or (r.w or r.v) > k[1] or r.d then return nil end
-  local tails = {}
+  local tails, size = {}, 0
   for ref, bytes in pairs(k[2]) do
     local tail = tail_of(name, r, ref, bytes)
     if not tail then return nil end
     if tail ~= '' then
       tails[#tails + 1] = ref
       tails[#tails + 1] = tail
+      size = size + PART_BYTES + #tail
     end
   end
-  return tails
+  return tails, size
 end
 
 local items, budget, v, more = {}, req.most, H.last, false
@@ -98,8 +99,9 @@ for i, entry in ipairs(found) do
     v, more = found[i - 1][2].v, true
     break
   end
-  local tails = tails_of(name, r)
+  local tails, size = tails_of(name, r)
   if tails then
+    budget = budget - size - 200
     items[#items + 1] = '\149' .. pack_(name) .. pack_(r) .. pack_(false) .. pack_(false) .. pack_(tails)
   else
     budget = budget - (r.b or 0) - 200

@@ -241,19 +241,17 @@ if blind then
 else
   for _, call in ipairs(AT.later) do redis.call(unpack(call)) end
   if entries and left == 0 then H.bl = nil; HCHANGED = true end
-  write()
-  local least = write_indexes()
-  if req.pull then
-    local pulled = {}
-    for _, cmd in ipairs(commands) do
-      local r = row(cmd.k .. '/' .. cmd.id)
-      if r and r.y and not r.x then pulled[#pulled + 1] = num(NOW); pulled[#pulled + 1] = req.uid .. '/' .. cmd.k .. '/' .. cmd.id end
-    end
-    if #pulled > 0 then
-      redis.call('ZADD', KEYS[5], 'LT', unpack(pulled))
-      least = NOW
+  for _, cmd in ipairs(req.pull and commands or {}) do
+    local name = cmd.k .. '/' .. cmd.id
+    local r = row(name)
+    if r and r.y and not r.x then
+      r.pl = r.v
+      DUE[name] = NOW
+      put_row(name, r)
     end
   end
+  write()
+  local least = write_indexes()
   if changed then redis.call('ZADD', KEYS[7], num(NOW), req.uid) end
   if entries then
     redis.call('LTRIM', KEYS[11], #entries, -1)
