@@ -89,7 +89,7 @@ def test_a_flush_that_dies_while_it_adopts_loses_and_doubles_nothing(
         chat.save("c", c.Append("m", "r", 2, "cd", 2))
     finally:
         postgres.start()
-    eventually(lambda: chat.pipeline.store.ping() is None if _answers(chat) else False)
+    eventually(lambda: _answers(chat))
     for _ in range(3):
         failpoints.arm(step, failpoints.crash)
         try:
@@ -155,6 +155,9 @@ def test_a_save_on_a_buffer_set_back_while_postgres_is_away_wins_over_nothing_ne
         view = chat.pipeline.read("ann", "c")
         assert (view.partial, view.etag) == (True, None)
         assert [item.record.id for item in view.messages] == ["r", "dirty", "m3"]
+        chat.save("c", c.put("c", "", {"title": "blind"}))
+        [listed] = chat.pipeline.conversations("ann", archived=False, after=None, limit=5).conversations
+        assert listed.record.title == "blind"
         assert chat.flush_once().state == "failed"
         chat.end_pause()
     assert chat.texts("c") == [
