@@ -442,6 +442,10 @@ class Buffer:
         except RedisError as error:
             raise translate(error) from error
 
+    def outdate(self, keys: PartitionKeys) -> None:
+        """Refuse every base of the partition that was loaded before now."""
+        call(self.client, "outdate", [keys.epoch], [], retries=1)
+
     def buffer_epoch(self, keys: PartitionKeys) -> str:
         """The buffer epoch a partition is in; empty where it is not laid out."""
         try:

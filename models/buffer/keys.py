@@ -8,7 +8,7 @@ version), ``I`` an item's id (which holds no slash).
 key                      type   what it holds; who writes it; when it goes
 ======================== ====== =====================================================================================
 blotter:{pN}:meta        hash   e buffer epoch, n partitions, f format, run the server's run_id; init; never
-blotter:{pN}:epoch       string eviction counter, the guard of adoption; evict raises it; never
+blotter:{pN}:epoch       string eviction counter, the guard of adoption; evict, outdate raise it; never
 blotter:{pN}:c:U         hash   "h" header (counters), "c/" the conversation's row, "K/I" an item's row, "v/I/number" a
                                 version not yet committed, "l/I" links that wait for message I; save, ack, settle; evict
 blotter:{pN}:b:U         hash   bodies: "K/I/field", part skeletons "m/I/#i", part texts "m/I/=i", each text followed by

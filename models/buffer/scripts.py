@@ -39,6 +39,7 @@ _PARTS: Final[dict[str, tuple[str, ...]]] = {
     "init": (),
     "install": ("common",),
     "mend": ("common",),
+    "outdate": (),
     "overdue": (),
     "pull": (),
     "read": ("common",),

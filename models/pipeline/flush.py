@@ -339,9 +339,11 @@ class Flusher:
             reach("flush.9")
 
     def _catch_up(self, work: _Work, rows: Sequence[RipeRow]) -> None:
-        """The buffer was lost between the look at these rows and their commit. Whoever adopted a conversation in between
-        has a base without them: what is hot is adopted over. (A worker killed right here leaves it to the eviction.)
+        """The buffer was lost between the look at these rows and their commit. Whoever loaded a base in between has it
+        without them: it is not installed any more, and what is hot already is adopted over. (A worker killed right here
+        leaves it to the eviction.)
         """
+        self._buffer.outdate(work.keys)
         for uid in sorted({row.ref[:32] for row in rows}):
             place = self._partitions.place_of(work.keys, uid)
             if place is not None:

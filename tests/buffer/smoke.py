@@ -68,6 +68,7 @@ def everything(chat: Chat) -> None:
     # Settled, evicted, adopted, deleted.
     assert chat.settle("m/m1", "t/t1", at_ms=4_000_000_000_000) == 2
     chat.flush()
+    chat.buffer.outdate(chat.place.keys)
     assert chat.evict() == 1
     assert chat.adopt() == "ok"
     chat.delete("m", "m9")

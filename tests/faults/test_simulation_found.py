@@ -58,6 +58,25 @@ def test_a_commit_after_the_buffer_was_lost_reaches_who_adopted_before_it(stage:
     assert not verdict.anomalies, str(verdict)
 
 
+def test_a_base_loaded_before_a_commit_of_what_the_buffer_lost_is_not_installed_after_it(stage: Stage) -> None:
+    """As above, but whoever adopts has only loaded when the slow flusher is through."""
+    stage.say("m1", "one")
+    stage.flushing().finish()
+    stage.say("m2", "two")
+    slow = stage.flushing()
+    slow.until("flush.5")
+    stage.world.empty()
+    stage.world.buffer.initialise()
+    saver = stage.clients.start_save("c0", [said("m3", "three")])
+    saver.until("adopt.2")
+    slow.finish()
+    saver.finish()
+    texts = {item.record.id for item in stage.world.pipeline.read("ann", "c0").messages}
+    assert texts == {"m1", "m2", "m3"}
+    verdict = stage.finish()
+    assert not verdict.anomalies, str(verdict)
+
+
 def test_an_eviction_counter_set_back_does_not_come_to_an_old_value_again(stage: Stage) -> None:
     """A base loaded before the buffer was set back was installed after it, over what was committed in between."""
     names = (f"d{number}" for number in range(100))
