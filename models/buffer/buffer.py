@@ -126,9 +126,9 @@ class RipeRow(NamedTuple):
 
 
 class Settled(NamedTuple):
-    """``count`` items were settled. ``ring``: send the doorbell. ``suspect``: nothing was; adopt, then again."""
+    """``settled`` items were. ``ring``: send the doorbell. ``suspect``: nothing was; adopt, then again."""
 
-    count: int
+    settled: int
     ring: bool
     suspect: bool
 

@@ -60,7 +60,7 @@ class Settler:
                     log.debug("what an older buffer left waits: %s", error)
                     store_away = not isinstance(error, Contention)
                     continue
-                settled += done.count
+                settled += done.settled
                 if done.ring:
                     self._ring(keys.number)
                 reach("settle.2")

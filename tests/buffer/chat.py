@@ -186,7 +186,7 @@ class Chat:
         """Settle ``names`` as if it were ``at_ms`` now."""
         self.buffer.now_us = at_ms * 1000
         try:
-            settled = self.buffer.settle(self.place.keys, self.place.hex, names).count
+            settled = self.buffer.settle(self.place.keys, self.place.hex, names).settled
         finally:
             self.buffer.now_us = 0
         self._checked()

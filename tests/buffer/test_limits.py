@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from models.buffer.following import FollowRequest, follow
 from models.core.commands import MAX_LINKS, MAX_PARTS, Command
 from tests.buffer.chat import Chat, append, put, set_part
 
@@ -114,6 +115,21 @@ def test_one_look_at_rows_is_bounded_by_their_parts_too(chat: Chat) -> None:
     assert len(found) == 4  # the conversation's own, and three of 258 KB
     view = chat.buffer.read(chat.place, "full", most=600 * 1024)
     assert not view.head.whole
+
+
+def test_an_answer_to_a_follower_is_bounded_where_texts_only_grew_too(chat: Chat) -> None:
+    known = {}
+    for number in range(5):
+        chat.put("m", f"m{number}", st="streaming", content="x")
+        known[f"m/m{number}"] = (int(chat.row(f"m/m{number}")["v"]), {"c": 1})
+    since = chat.last
+    for number in range(5):
+        chat.append(f"m{number}", 1, "y" * 1000)
+    epoch = chat.buffer.buffer_epoch(chat.place.keys)
+    request = FollowRequest(place=chat.place, since=since, known=known, most=2000, epoch=epoch)
+    (reply,) = follow(chat.buffer, [request])
+    assert all(item.tails == ("c", "y" * 1000) for item in reply.items)
+    assert (len(reply.items), reply.head.more) == (2, True)
 
 
 # ------------------------------------------------------------------ links
