@@ -93,6 +93,8 @@ ASKING = [
     ("dead", "list"),
     ("dead", "replay", "--all"),
     ("dead", "show", f"{0:032x}/m/m1"),
+    ("export", "--owner", "ann"),
+    ("erase", "ann", "--yes"),
     ("status",),
 ]
 
@@ -134,6 +136,9 @@ def test_the_folder_of_a_running_one_is_enough(
         ("sweep",),
         ("openapi",),
         ("import",),
+        ("export",),
+        ("backfill",),
+        ("erase",),
         ("token",),
         ("db", "upgrade"),
         ("db", "check"),
