@@ -40,6 +40,7 @@ import json
 import logging
 import random
 import secrets
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -71,6 +72,8 @@ log = logging.getLogger("blotter.flush")
 
 #: One flush works at most this long before it releases and rings again: partitions take turns, shutdown is near.
 WORK_S: Final = 5.0
+#: A buffer that reads rows for longer than it may is asked this long whether it answers again.
+ANSWER_S: Final = 15.0
 #: Blind conversations adopted in one flush.
 BLIND_MOST: Final = 32
 #: What may end a worker in order; neither is a row's fault.
@@ -135,6 +138,7 @@ class Flusher:
         self._stopping = stopping
         self._clock_s = clock_s
         self._chance = chance
+        self._pause = threading.Event()
 
     def flush(self, number: int) -> Flushed:
         """Flush partition ``number`` as the module says.
@@ -245,7 +249,7 @@ class Flusher:
             return self._buffer.rows(work.keys, refs, BATCH_BYTES)
         except BufferSlow:
             log.warning("%d rows of partition %d were not read in time", len(refs), work.keys.number)
-            self._partitions.note_trial(work.keys, {ref: begun.get(ref, 0) + 1 for ref in refs})
+            self._note_slow(work, {ref: begun.get(ref, 0) + 1 for ref in refs})
             raise
         except BlotterError:
             raise
@@ -256,6 +260,18 @@ class Flusher:
                 raise
             log.exception("a row could not be read; it is set aside")
             return [RipeRow(refs[0], 0, None)]
+
+    def _note_slow(self, work: _Work, counts: dict[str, int]) -> None:
+        """Note the trial as soon as the buffer answers again; until then it may be at the rows still."""
+        until_s = self._clock_s() + ANSWER_S
+        while True:
+            try:
+                self._partitions.note_trial(work.keys, counts)
+                return
+            except BufferUnavailable:
+                if self._clock_s() >= until_s:
+                    raise
+                self._pause.wait(0.1)
 
     def _bury_unseen(self, work: _Work, ref: str, why: str) -> bool:
         """Bury a row without looking at its texts. False: it is gone, or changed meanwhile."""

@@ -58,7 +58,9 @@ def test_a_commit_after_the_buffer_was_lost_reaches_who_adopted_before_it(stage:
     assert not verdict.anomalies, str(verdict)
 
 
-def test_a_base_loaded_before_a_commit_of_what_the_buffer_lost_is_not_installed_after_it(stage: Stage) -> None:
+def test_a_base_loaded_before_a_commit_of_what_the_buffer_lost_is_not_installed_after_it(
+    stage: Stage,
+) -> None:
     """As above, but whoever adopts has only loaded when the slow flusher is through."""
     stage.say("m1", "one")
     stage.flushing().finish()

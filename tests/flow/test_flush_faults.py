@@ -14,6 +14,7 @@ from models.core.batches import ALONE_TRIES, GROUP_TRIES
 from models.core.records import Record
 from models.errors import BufferSlow, BufferUnavailable, StoreUnavailable
 from models.pipeline import failpoints
+from models.pipeline.crew import Crew
 from models.postgres.errors import SchemaError
 from models.postgres.store import WriteOutcome
 from models.settings import load
@@ -161,7 +162,10 @@ def test_a_row_that_was_slow_for_a_while_is_stored_and_nothing_is_held_against_i
     chat.assert_clean()
 
 
-def test_a_buffer_that_does_not_answer_at_all_counts_against_no_row(chat: CrewRig) -> None:
+def test_a_buffer_that_does_not_answer_at_all_counts_against_no_row(
+    chat: CrewRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.pipeline.flush.ANSWER_S", 0)
     chat.say("c", "m1", "a")
     slow_at(chat, "/m/m1")
     partitions: Any = chat.crew.partitions
@@ -176,6 +180,28 @@ def test_a_buffer_that_does_not_answer_at_all_counts_against_no_row(chat: CrewRi
             chat.flush_once()
     partitions.note_trial = real
     assert (chat.trials(), chat.dead()) == ({}, {})
+
+
+def test_a_row_of_far_too_many_parts_does_not_stop_its_partition(buffer_url: str, database_url: str) -> None:
+    """A buffer filled before there was a limit: it takes 200 ms and more to read the row, of 50."""
+    settings = {"BLOTTER_MAX_ITEM_BYTES": "67108864", "BLOTTER_BUFFER_TIMEOUT_MS": "20000"}
+    with crew_rig(buffer_url, database_url, **settings) as chat:
+        chat.say("c", "m1", "a")
+        chat.buffer._limits["parts"] = 1_000_000
+        chat.save("c", c.put("m", "m2", {"parts": [{"type": "text", "text": "t"}] * 20_000}))
+        chat.say("c", "m3", "b")
+        environ = {"REDIS_URL": buffer_url, "BLOTTER_PARTITIONS": "4", "BLOTTER_BUFFER_TIMEOUT_MS": "50"}
+        hasty = Crew(Buffer.connect(load(environ)), chat.pipeline.store, chat.rung.append)
+        for _ in range(50):
+            if chat.trials().get("m/m2", 0) == GROUP_TRIES + ALONE_TRIES:
+                break
+            with pytest.raises(BufferSlow):
+                chat.flush_once(crew=hasty)
+            chat.expire_lease()
+        # On a busy machine other calls may take more than 50 ms as well.
+        assert chat.flush_once().buried == 1
+        assert (list(chat.dead()), chat.stored_texts()) == (["m/m2"], {"m1": "a", "m3": "b"})
+        hasty.buffer.close()
 
 
 def test_an_answer_that_comes_late_is_told_from_a_buffer_that_is_not_there(
