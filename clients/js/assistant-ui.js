@@ -84,8 +84,9 @@ export function historyAdapter(blotter, thread) {
     const id = await current();
     if (!id) throw new Error("The thread has no id yet: initialize it first.");
     const saved = blotter.saveOrUpdateMessage(id, toMessage(row));
-    if (moveHead) blotter.setHead(id, row.id).catch(() => {});
-    await saved;
+    // Both are kept before it says so: who loads right after shall find this message at the head.
+    const moved = moveHead && blotter.setHead(id, row.id).catch(() => {});
+    await Promise.all([saved, moved]);
   }
 
   async function remove(ids) {

@@ -25,7 +25,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.mark.timeout(180)
 def test_a_page_follows_a_reply_while_events_and_worker_are_killed(folder: Path) -> None:
-    running = Up(folder, programs=None)
+    running = Up(folder, programs=None, arguments=("--workers", "1"))
     try:
         environ = running.wait_ready(within_s=60)
         blotter = str(Path(sys.executable).with_name("blotter"))

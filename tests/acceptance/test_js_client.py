@@ -100,7 +100,7 @@ def test_against_a_running_blotter(node: str, packages: Path, blotter: Rig, name
 
 @pytest.mark.timeout(400)
 def test_bad_networks_and_killed_pages(node: str, packages: Path, blotter: Rig) -> None:
-    seeds = {"BLOTTER_TEST_SEEDS": os.environ.get("BLOTTER_TEST_SEEDS", "3")}
+    seeds = {"BLOTTER_TEST_SEEDS": os.environ.get("BLOTTER_TEST_SEEDS", "2")}
     run_node(node, "live/chaos.test.js", environ={**blotter.environ, **seeds})
 
 

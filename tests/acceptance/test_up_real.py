@@ -14,7 +14,7 @@ import psutil
 import psycopg
 import pytest
 
-from tests.acceptance.up import Up, alive, up
+from tests.acceptance.up import Up, alive
 from tests.servers import eventually, private_directory
 
 READY_WITHIN_S = 15.0
@@ -66,6 +66,8 @@ def test_a_save_is_kept_whoever_dies_and_stored_when_they_are_back(folder: Path)
     running, chat, took_s = start(folder)
     try:
         assert took_s < READY_WITHIN_S
+        assert httpx.get(f"{chat.environ['BASE_URL']}/healthz").status_code == 200
+        assert httpx.get(f"{chat.environ['BASE_URL']}/api/conversations").status_code == 401, "without a token"
         chat.save("m1", "Is anybody there? 👋")
         assert chat.read() == {"m1": "Is anybody there? 👋"}
         eventually(lambda: chat.stored() == chat.read(), within_s=5)
@@ -106,10 +108,3 @@ def accepted(chat: Chat, name: str) -> bool:
     except (httpx.TransportError, AssertionError):
         return False
     return True
-
-
-def test_nothing_answers_without_a_token(folder: Path) -> None:
-    with up(folder, programs=None) as running:
-        environ = running.wait_ready(within_s=60)
-        assert httpx.get(f"{environ['BASE_URL']}/healthz").status_code == 200
-        assert httpx.get(f"{environ['BASE_URL']}/api/conversations").status_code == 401

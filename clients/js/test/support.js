@@ -83,6 +83,7 @@ export class Locks {
 export class Page {
   constructor({ indexedDB = new IDBFactory(), locks = new Locks(), fetch = globalThis.fetch, random = Math.random } = {}) {
     this.alive = true;
+    this.timers = new Set();
     this.document = Object.assign(new EventTarget(), { visibilityState: "visible" });
     this.window = new EventTarget();
     this.locks = locks?.page();
@@ -93,7 +94,11 @@ export class Page {
       locks: this.locks,
       random,
       fetch: (url, init) => (this.alive || init?.keepalive ? fetch(url, init) : new Promise(() => {})),
-      setTimeout: (run, ms) => setTimeout(() => this.alive && run(), ms),
+      setTimeout: (run, ms) => {
+        const timer = setTimeout(run, ms);
+        this.timers.add(timer);
+        return timer;
+      },
     };
   }
 
@@ -114,6 +119,7 @@ export class Page {
   /** Gone at once: nothing of it runs on, its locks are free. */
   die() {
     this.alive = false;
+    for (const timer of this.timers) clearTimeout(timer);
     this.locks?.die();
   }
 }
