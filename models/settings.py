@@ -10,13 +10,16 @@ import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Literal, get_args, get_origin
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -45,6 +48,11 @@ class Settings(BaseModel):
         "redis://localhost:6380/0",
         alias="CELERY_BROKER_URL",
         description="Celery's broker; never the buffer's server",
+    )
+    database_prepare: bool = Field(
+        True,
+        alias="DATABASE_PREPARE",
+        description="0: no prepared statements, for a pooler in transaction mode (pgbouncer) before Postgres",
     )
     partitions: int = Field(
         16,
@@ -195,6 +203,11 @@ class Settings(BaseModel):
         description="requests of one owner a minute and web process; 0: no limit (as in the embedded mode)",
     )
     web_threads: int = Field(8, alias="WEB_THREADS", ge=1, le=1024, description="threads of one web process")
+    body_seconds: _Seconds = Field(
+        10.0,
+        alias="BLOTTER_BODY_SECONDS",
+        description="s; a request's body arrives within this, and a second more for each 64 KiB, or is answered 408",
+    )
     base_url: str | None = Field(
         None,
         alias="BASE_URL",
@@ -259,6 +272,12 @@ class Settings(BaseModel):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("database_url", "redis_url", "celery_broker_url")
+    @classmethod
+    def _is_url(cls, value: str, info: ValidationInfo) -> str:
+        _check_url(value, _SCHEMES[str(info.field_name)])
+        return value
+
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         if self.stream_flush_seconds > self.autosave_seconds:
@@ -270,6 +289,28 @@ class Settings(BaseModel):
         if self.jwt_secret is not None and len(self.jwt_secret.encode()) < 32:
             raise ValueError("BLOTTER_JWT_SECRET must have at least 32 bytes")
         return self
+
+
+_REDIS = ("redis", "rediss", "unix")
+#: Which schemes an address may have. A broker may be any that Celery knows.
+_SCHEMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"database_url": ("postgresql", "postgres"), "redis_url": _REDIS, "celery_broker_url": ()}
+)
+
+
+def _check_url(url: str, schemes: tuple[str, ...]) -> None:
+    """Raises ValueError, which repeats nothing of the URL: it may hold a password."""
+    allowed = " or ".join(f"{scheme}://" for scheme in schemes) or "scheme://"
+    scheme, separator, _ = url.partition("://")
+    if not separator or not scheme or (schemes and scheme.partition("+")[0] not in schemes):
+        raise ValueError(f"must be an address that begins with {allowed}")
+    # libpq takes several hosts, each with a port, as Celery takes several brokers; those they check themselves.
+    if "," in url or ";" in url:
+        return
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        raise ValueError("must be an address; what stands for its host or port is neither") from None
 
 
 def load(environ: Mapping[str, str]) -> Settings:
@@ -284,7 +325,7 @@ def load(environ: Mapping[str, str]) -> Settings:
         lines = []
         for fault in error.errors(include_url=False, include_input=False):
             name = ".".join(str(part) for part in fault["loc"]) or "settings"
-            lines.append(f"{name}: {fault['msg']}")
+            lines.append(f"{name}: {fault['msg'].removeprefix('Value error, ')}")
         raise SettingsError("; ".join(lines)) from None
 
 

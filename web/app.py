@@ -1,6 +1,7 @@
 """The application: settings in, Flask out. Everything a request needs is made here, once a process.
 
-    granian --interface wsgi --factory web.app:create_app
+It is served behind `web.edge`, which receives the bodies. Another WSGI server will do if it does the same (a proxy that
+buffers requests, say): a view reads its body in its thread.
 
 Nothing connects while the application is made: servers fork or spawn after that, and a connection must not be shared.
 """
@@ -43,6 +44,10 @@ def create_app(settings: Settings | None = None, pipeline: Pipeline | None = Non
         importlib.import_module("models.pipeline.service")
     connect = (lambda: pipeline) if pipeline is not None else _once(lambda: _connect(settings))
     context = Context(settings, connect)
+    context.largest_body = max(
+        operation.max_bytes(settings) for operation in OPERATIONS if operation.body is not None
+    )
+    app.extensions["blotter"] = context
     for operation in (*OPERATIONS, document_view()):
         app.add_url_rule(
             operation.rule, operation.id, handler(operation, context), methods=[operation.method]

@@ -36,7 +36,7 @@ _REMEMBERED: Final = 10_000
 _REMEMBER_S: Final = 300.0
 _MAX_TOKEN: Final = 8192
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_MAX_OWNER: Final = 256
+_MAX_OWNER_BYTES: Final = 256
 
 
 class Unauthenticated(BlotterError):
@@ -77,7 +77,7 @@ class Caller:
         except UnicodeError:
             raise BadOwner(f"{OWNER_HEADER} must be UTF-8, percent-encoded.") from None
         if not is_owner(owner):
-            raise BadOwner(f"{OWNER_HEADER} must be 1-{_MAX_OWNER} characters, without control characters.")
+            raise BadOwner(f"{OWNER_HEADER} must be 1-{_MAX_OWNER_BYTES} bytes, without control characters.")
         return owner
 
     def require(self, scope: str) -> None:
@@ -87,8 +87,13 @@ class Caller:
 
 
 def is_owner(name: object) -> bool:
-    """True for a text that may name an owner: 1-256 characters, no control characters, no half surrogate pairs."""
-    return isinstance(name, str) and 0 < len(name) <= _MAX_OWNER and _CONTROL.search(name) is None
+    """True for a text that may name an owner: 1-256 bytes of UTF-8, no control characters, no half surrogate pairs."""
+    return (
+        isinstance(name, str)
+        and 0 < len(name) <= _MAX_OWNER_BYTES
+        and _CONTROL.search(name) is None
+        and len(name.encode()) <= _MAX_OWNER_BYTES
+    )
 
 
 class Verifier:
@@ -124,6 +129,8 @@ class Verifier:
     def _checked(self, token: bytes, now: float) -> tuple[Caller, float]:
         try:
             claims = self._claims(token)
+            # JSON's integers have no end; a float's range has.
+            expires_at = float(claims["exp"])
         except jwt.ExpiredSignatureError:
             raise Unauthenticated("The token has expired.") from None
         except jwt.ImmatureSignatureError:
@@ -137,9 +144,9 @@ class Verifier:
         subject = claims["sub"]
         if not is_owner(subject):
             raise Unauthenticated(
-                f"The token's sub must be 1-{_MAX_OWNER} characters, no control characters."
+                f"The token's sub must be 1-{_MAX_OWNER_BYTES} bytes, no control characters."
             )
-        return Caller(subject, _scopes(claims)), min(float(claims["exp"]), now + _REMEMBER_S)
+        return Caller(subject, _scopes(claims)), min(expires_at, now + _REMEMBER_S)
 
     def _claims(self, token: bytes) -> dict[str, Any]:
         header = jwt.get_unverified_header(token)

@@ -7,7 +7,7 @@ Order: token (401, 403), owner's rate (429), ids in the path (422), query (422),
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from flask import Request, Response, request
 from pydantic import BaseModel, ValidationError
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from models.pipeline.service import Pipeline
 
 
+#: In the environ, what `web.edge` tells of a body that it did not receive whole: cut, late, large, unread; or empty.
+BODY: Final = "blotter.body"
+
+
 class Context:
     """What all requests of one process share. ``pipeline`` connects at first use, so after a fork."""
 
@@ -35,6 +39,8 @@ class Context:
         self.waiters = Waiters(settings.web_threads // 4)
         self.rate = OwnerRate(0 if settings.embedded else settings.owner_requests_per_minute)
         self.pipeline = connect
+        #: Bytes; the most that any address takes.
+        self.largest_body = 0
 
 
 class Call:
@@ -122,17 +128,30 @@ def _json_bytes(incoming: Request, limit: int) -> bytes:
     if headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Problem("unsupported-media-type", "Content-Encoding is not taken: send the body uncompressed.")
     declared = incoming.content_length or 0
-    if declared > limit:
+    fault = incoming.environ.get(BODY, "")
+    if declared > limit or fault == "large":
         raise _too_large(limit)
+    if fault == "late":
+        raise Problem("body-late")
+    if fault == "unread":
+        raise Problem(
+            "unavailable", "Too much is being received at once: the body was not read. Send it again."
+        )
     # One byte more than the limit: of a chunked body Werkzeug gives what fits and does not tell that there is more.
     incoming.max_content_length = limit + 1
     try:
         raw = incoming.get_data(cache=False)
     except ClientDisconnected:
-        raise Problem("malformed", "The body ended early.") from None
+        raise _cut_off() from None
     if len(raw) > limit:
         raise _too_large(limit)
+    if fault == "cut" or len(raw) < declared:
+        raise _cut_off()
     return raw
+
+
+def _cut_off() -> Problem:
+    return Problem("malformed", "The body ended before its length.")
 
 
 def _too_large(limit: int) -> Problem:

@@ -31,7 +31,7 @@ class Query:
     default: Parsed = None
     minimum: int = 0
     maximum: int = 2**53 - 1
-    pattern: str = r"[!-~]{1,512}"
+    pattern: str = r"[!-~]{1,4096}"
     choices: tuple[str, ...] = ()
 
     def parse(self, text: str) -> Parsed:

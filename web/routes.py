@@ -19,17 +19,19 @@ _SAVED: Final[Mapping[int, Answer]] = {
 _DELETED: Final[Mapping[int, Answer]] = {204: Answer("A tombstone stands.", headers=("Preference-Applied",))}
 _SAVE_PROBLEMS: Final = (
     "malformed",
+    "body-late",
     "stale-revision",
     "revision-conflict",
     "gone",
     "body-too-large",
     "item-too-large",
     "too-many-items",
-    "conversation-too-large",
     "too-many-parts",
     "too-many-links",
+    "conversation-too-large",
     "unsupported-media-type",
     "buffer-unavailable",
+    "buffer-unfit",
     "buffer-full",
     "store-unavailable",
     "contention",
@@ -47,6 +49,7 @@ _STEP_PROBLEMS: Final = (
 )
 _DELETE_PROBLEMS: Final = (
     "buffer-unavailable",
+    "buffer-unfit",
     "buffer-full",
     "store-unavailable",
     "contention",
@@ -54,6 +57,8 @@ _DELETE_PROBLEMS: Final = (
 )
 _READ_PROBLEMS: Final = ("not-found", "gone", "buffer-unavailable", "store-unavailable", "contention")
 
+#: Milliseconds that a date can hold (until the year 9892), and a uid.
+_ACTIVITY_CURSOR: Final = r"(?:[0-9]{1,14}|1[0-9]{14}|2[0-4][0-9]{13})-[0-9a-f]{32}"
 _LIMIT: Final = Query("limit", "integer", "Most entries of a page.", default=200, minimum=1, maximum=500)
 _AFTER: Final = Query("after", "text", "The `after` of the page before.")
 
@@ -119,7 +124,7 @@ _CONVERSATIONS: Final = (
         ("buffer-unavailable", "store-unavailable"),
         query=(
             Query("limit", "integer", "Most entries of a page.", default=50, minimum=1, maximum=200),
-            Query("after", "text", "The `after` of the page before.", pattern=r"[0-9]{1,16}-[0-9a-f]{32}"),
+            Query("after", "text", "The `after` of the page before.", pattern=_ACTIVITY_CURSOR),
             Query("archived", "boolean", "The archived ones instead of the others.", default=False),
         ),
     ),

@@ -8,7 +8,7 @@ Timeouts, and why these (the lease of a flush is 10 s):
 | silence of the server (client side) | 2 s | 7 s | none |
 | statement, lock, idle in transaction (server side) | 5 s, 2 s, 5 s | the same | none, 10 s, none |
 
-Behind a pooler in transaction mode (pgbouncer) pass ``prepare_threshold=None``, let it ignore the startup parameter
+Behind a pooler in transaction mode (pgbouncer) set ``DATABASE_PREPARE=0``, let it ignore the startup parameter
 ``options``, and set the server side's timeouts with ``ALTER ROLE … SET``.
 """
 
@@ -27,6 +27,9 @@ from sqlalchemy.pool import NullPool, QueuePool
 from models.errors import SettingsError
 from models.postgres.connecting import WatchedConnection, connect
 from models.settings import Settings
+
+#: Executions after which psycopg prepares a statement.
+_PREPARE_AFTER: Final = 5
 
 Role: TypeAlias = Literal["web", "worker", "tool"]
 
@@ -65,13 +68,8 @@ def libpq_url(database_url: str) -> str:
     return url
 
 
-def make_engine(
-    database_url: str, *, role: Role, settings: Settings, prepare_threshold: int | None = 5
-) -> Engine:
-    """An engine for ``role``; connects to nobody yet. Raises SettingsError where the URL is none of Postgres.
-
-    ``prepare_threshold``: executions after which psycopg prepares a statement; None: never.
-    """
+def make_engine(database_url: str, *, role: Role, settings: Settings) -> Engine:
+    """An engine for ``role``; connects to nobody yet. Raises SettingsError where the URL is none of Postgres."""
     url = libpq_url(database_url)
     limits = _LIMITS[role]
     within_s = settings.store_connect_ms / 1000 if limits.connect_s is None else limits.connect_s
@@ -79,7 +77,11 @@ def make_engine(
 
     def creator() -> WatchedConnection:
         return connect(
-            url, within_s=within_s, silence_s=limits.silence_s, prepare_threshold=prepare_threshold, **params
+            url,
+            within_s=within_s,
+            silence_s=limits.silence_s,
+            prepare_threshold=_PREPARE_AFTER if settings.database_prepare and role != "tool" else None,
+            **params,
         )
 
     pool: dict[str, Any] = {"poolclass": NullPool}

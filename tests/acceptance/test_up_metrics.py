@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -51,7 +52,13 @@ def save(base_url: str, number: int) -> None:
 def web_processes(running: Up) -> list[psutil.Process]:
     """Those of web's that serve."""
     children = psutil.Process(running.pid("web")).children(recursive=True)
-    return [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+    serving = []
+    for child in children:
+        # One that ended while we looked, or waits for its parent to look (a zombie has no command line), serves no more.
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "resource_tracker" not in " ".join(child.cmdline()):
+                serving.append(child)
+    return serving
 
 
 @pytest.mark.timeout(180)

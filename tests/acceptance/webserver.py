@@ -50,21 +50,12 @@ def web_process(environ: dict[str, str], *, threads: int = 8, port: int | None =
     """The base URL of a granian that serves `web.app`; ready when this enters, gone when it leaves."""
     port = port or free_port()
     argv = [
-        *("granian", "--interface", "wsgi", "--factory", "--host", "127.0.0.1", "--port", str(port)),
-        *(
-            "--http",
-            "1",
-            "--no-ws",
-            "--workers",
-            "1",
-            "--blocking-threads",
-            str(threads),
-            "web.app:create_app",
-        ),
+        *("granian", "--interface", "asgi", "--factory", "--host", "127.0.0.1", "--port", str(port)),
+        *("--http", "1", "--no-ws", "--workers", "1", "web.edge:create_app"),
     ]
     with tempfile.TemporaryDirectory(prefix="blotter-web-") as folder:
         log = Path(folder) / "web.log"
-        process = spawn(Command("web", argv, environ, CHECKOUT), log)
+        process = spawn(Command("web", argv, {**environ, "WEB_THREADS": str(threads)}, CHECKOUT), log)
         try:
             url = f"http://127.0.0.1:{port}"
             _wait_ready(url, process.poll, log)

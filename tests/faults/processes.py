@@ -58,9 +58,9 @@ class Programs:
         self.celery.conf.task_default_queue = "blotter"
         self._started: list[subprocess.Popen[bytes]] = []
         self.web = self._start("web", [
-            *("granian", "--interface", "wsgi", "--factory", "--host", "127.0.0.1", "--port", str(self.port)),
-            *("--http", "1", "--no-ws", "--workers", str(CHILDREN["web"]), "--blocking-threads", "4", "--respawn-failed-workers"),
-            *("--respawn-interval", "0.05", "web.app:create_app"),
+            *("granian", "--interface", "asgi", "--factory", "--host", "127.0.0.1", "--port", str(self.port)),
+            *("--http", "1", "--no-ws", "--workers", str(CHILDREN["web"]), "--respawn-failed-workers"),
+            *("--respawn-interval", "0.05", "web.edge:create_app"),
         ])  # fmt: skip
         self.worker = self._start("worker", [
             *("celery", "-A", "tests.faults.deadly", "worker", "--concurrency", str(CHILDREN["worker"])),

@@ -124,3 +124,13 @@ def test_metadata_comes_back_equal_in_value_and_order(api: Api) -> None:
     api.rig.evict(conversation)
     cold = api("GET", f"{conversation}/messages/m").body["metadata"]
     assert (orjson.dumps(hot), orjson.dumps(cold)) == (expected, expected)
+
+
+@pytest.mark.parametrize("milliseconds", ["9999999999999999", "999999999999999", "253402300800000"])
+def test_a_forged_cursor_is_refused_by_name(api: Api, milliseconds: str) -> None:
+    refused = api("GET", f"/api/conversations?after={milliseconds}-{'f' * 32}")
+    assert (refused.status, refused.body["errors"][0]["field"]) == (422, "after")
+
+
+def test_the_latest_cursor_that_passes_is_read(api: Api) -> None:
+    assert api("GET", f"/api/conversations?after=249999999999999-{'f' * 32}").status == 200

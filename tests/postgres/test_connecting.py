@@ -128,7 +128,7 @@ def test_more_threads_than_connections_wait_only_as_long_as_a_connection_may_tak
 def test_an_engine_hands_its_limits_to_its_connections(
     database_url: str, settings_for: Callable[..., Any], role: Role, silence_s: float | None
 ) -> None:
-    engine = make_engine(database_url, role=role, settings=settings_for(), prepare_threshold=None)
+    engine = make_engine(database_url, role=role, settings=settings_for(DATABASE_PREPARE="0"))
     with engine.connect() as connection:
         driver = connection.connection.driver_connection
         assert isinstance(driver, WatchedConnection)

@@ -189,20 +189,20 @@ class TestRun:
         assert delays == sorted(delays)
         assert delays[-1] == 30.0
 
-    def test_a_port_asked_for_is_taken_or_refused_never_replaced(self) -> None:
+    def test_a_port_asked_for_is_taken_or_refused_never_replaced(self, folder: Folder) -> None:
         import socket
 
         port = free_port()
-        assert choose_port(port) == port
+        assert choose_port(port, folder) == port
         with socket.create_server(("127.0.0.1", port)), pytest.raises(CannotRun, match=f"port {port}"):
-            choose_port(port)
-        assert choose_port(None) >= 8400
+            choose_port(port, folder)
+        assert choose_port(None, folder) >= 8400
 
     def test_the_procfile_names_the_three_programs(self) -> None:
         programs = read_procfile(CHECKOUT / "Procfile")
         assert {"web", "worker", "beat"} <= set(programs)
         assert programs["web"][:2] == ["/bin/sh", "-c"]
-        assert programs["web"][2].startswith("exec granian ")
+        assert programs["web"][2].startswith("exec python -m web.cli.start granian ")
 
     def test_other_process_managers_read_the_procfile_alike(self) -> None:
         from honcho.environ import parse_procfile

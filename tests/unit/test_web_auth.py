@@ -102,12 +102,14 @@ def test_audience_and_issuer_must_match_where_they_are_set() -> None:
 
 
 def test_a_remembered_token_is_not_checked_again_until_it_expires(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [float(NOW)]
+    # The token outlives any test: it expires by the verifier's clock alone.
+    exp = NOW + 86_400
+    now = [float(exp - 60)]
     verifier = Verifier(settings(), clock=lambda: now[0])
     checked: list[bytes] = []
     check = verifier._claims
     monkeypatch.setattr(verifier, "_claims", lambda raw: (checked.append(raw), check(raw))[1])
-    header = f"Bearer {token(exp=NOW + 60)}"
+    header = f"Bearer {token(exp=exp)}"
     for _ in range(3):
         verifier.caller(header)
     assert len(checked) == 1
@@ -138,6 +140,18 @@ def test_refused_tokens_are_not_remembered_and_the_rest_is_bounded(monkeypatch: 
     for number in range(10):
         verifier.caller(f"Bearer {token(sub=str(number))}")
         assert len(verifier._known) <= 3
+
+
+@pytest.mark.parametrize(
+    "claims", [{"exp": 10**400}, {"exp": -(10**400)}, {"sub": "x" * 257}, {"sub": "é" * 129}, {"sub": "a\0"}]
+)
+def test_claims_beyond_all_bounds_are_refused(claims: dict[str, Any]) -> None:
+    with pytest.raises(Unauthenticated):
+        Verifier(settings()).caller(f"Bearer {token(**claims)}")
+
+
+def test_a_subject_of_256_bytes_is_taken() -> None:
+    assert Verifier(settings()).caller(f"Bearer {token(sub='é' * 128)}").subject == "é" * 128
 
 
 def test_acting_for_another_needs_the_scope() -> None:

@@ -107,3 +107,12 @@ def test_field_names_are_shown_short_and_printable() -> None:
 
 def test_types_are_unique() -> None:
     assert len({kind.type for kind in KINDS.values()}) == len(KINDS)
+
+
+def test_a_save_refused_for_the_buffers_policy_is_told_as_refused() -> None:
+    answer = from_error(errors.BufferPolicyError("appendfsync is no"))
+    told = orjson.loads(answer.get_data())
+    assert (answer.status_code, told["type"]) == (503, "/problems/buffer-unfit")
+    assert "Nothing was kept" in told["detail"]
+    assert "blotter status" in told["detail"]
+    assert "appendfsync" not in told["detail"], "what an operator may know, a caller need not"

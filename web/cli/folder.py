@@ -50,7 +50,8 @@ def default_folder(environ: Mapping[str, str]) -> Path:
 
 def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
     """Whether a server could listen there now. SO_REUSEADDR, because servers set it too."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -129,15 +130,17 @@ class Folder:
             write_atomically(path, secrets.token_hex(size))
         return path.read_text().strip()
 
-    def port(self, name: str) -> int:
-        """The remembered port of that server, chosen anew when somebody else has taken it."""
+    def port(self, name: str, wanted: range = range(0)) -> int:
+        """The remembered port of that server, chosen anew when somebody else has taken it: from ``wanted``, if it can be."""
         path = self.root / "ports.json"
         try:
             ports: dict[str, int] = json.loads(path.read_text())
         except (FileNotFoundError, ValueError):
             ports = {}
         if name not in ports or not port_is_free(ports[name]):
-            ports[name] = free_port(frozenset(ports.values()))
+            others = frozenset(ports.values())
+            free = (port for port in wanted if port not in others and port_is_free(port))
+            ports[name] = next(free, None) or free_port(others)
             write_atomically(path, json.dumps(ports, indent=2) + "\n")
         return ports[name]
 

@@ -9,6 +9,7 @@ what it accepted last is still flushed while somebody flushes; the servers last.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import shutil
@@ -21,10 +22,10 @@ from pathlib import Path
 
 from web.cli.embedded import missing_servers
 from web.cli.errors import CannotRun
-from web.cli.folder import Folder, free_port, port_is_free
+from web.cli.folder import Folder, port_is_free
 from web.cli.process import Command
 from web.cli.procfile import read_procfile
-from web.cli.supervisor import StopRequested, Supervisor, clear_leftovers
+from web.cli.supervisor import Part, StopRequested, Supervisor, clear_leftovers
 from web.cli.valkey_server import ValkeyServer
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
@@ -82,7 +83,7 @@ def _bring_up(
     wishes: Wishes, programs: Mapping[str, list[str]], supervisor: Supervisor, say: Callable[[str], None]
 ) -> None:
     folder = wishes.folder
-    port = choose_port(wishes.port)
+    port = choose_port(wishes.port, folder)
     servers = missing_servers(folder, wishes.environ)
     if servers:
         say(f"starting {', '.join(server.name for server in servers.values())} in {folder.root}")
@@ -119,10 +120,14 @@ def _bring_up(
     }
     if "web" in started:
         for path in ("/healthz", "/readyz"):
-            supervisor.wait_until(started["web"], partial(why_not_ok, port, path), PROGRAM_WAIT_S)
+            supervisor.wait_until(
+                started["web"], partial(why_not_ours, started["web"], port, path), PROGRAM_WAIT_S
+            )
     if "events" in started:
         supervisor.wait_until(
-            started["events"], partial(why_not_ok, int(environ["EVENTS_PORT"]), "/readyz"), PROGRAM_WAIT_S
+            started["events"],
+            partial(why_not_ours, started["events"], int(environ["EVENTS_PORT"]), "/readyz"),
+            PROGRAM_WAIT_S,
         )
     broker = servers.get("CELERY_BROKER_URL")
     if "worker" in started and isinstance(broker, ValkeyServer):
@@ -146,16 +151,13 @@ def order_of_end(started: list[str]) -> list[str]:
     return [name for name in wanted if name in started]
 
 
-def choose_port(asked: int | None) -> int:
-    """The port asked for, or the first free one from 8400 on."""
+def choose_port(asked: int | None, folder: Folder) -> int:
+    """The port asked for; else the one of the last run, at first the first free one from 8400 on."""
     if asked is not None:
         if not port_is_free(asked, HOST):
             raise CannotRun(f"port {asked} of {HOST} is taken; name another with --port N")
         return asked
-    for port in range(DEFAULT_PORT, DEFAULT_PORT + 100):
-        if port_is_free(port, HOST):
-            return port
-    return free_port()
+    return folder.port("web", range(DEFAULT_PORT, DEFAULT_PORT + 100))
 
 
 def program_environ(wishes: Wishes, port: int) -> dict[str, str]:
@@ -214,6 +216,27 @@ def published(environ: Mapping[str, str]) -> dict[str, str]:
         *given,
     )
     return {name: environ[name] for name in dict.fromkeys(names) if environ.get(name)}
+
+
+def why_not_ours(part: Part, port: int, path: str) -> str:
+    """Empty when GET answers 200 and who answers is ``part``: another server may have the port."""
+    return why_not_ok(port, path) or ("" if listens(part, port) else f"port {port} is another program's")
+
+
+def listens(part: Part, port: int) -> bool:
+    """Whether ``part``, or a process it started, listens on ``port``."""
+    import psutil
+
+    if part.process is None:
+        return False
+    with contextlib.suppress(psutil.Error):
+        main = psutil.Process(part.process.pid)
+        for process in (main, *main.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                for connection in process.net_connections("tcp"):
+                    if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port:
+                        return True
+    return False
 
 
 def why_not_ok(port: int, path: str) -> str:

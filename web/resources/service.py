@@ -9,7 +9,7 @@ from typing import Any
 
 from flask import Response
 
-from models.errors import BlotterError, BufferUnavailable, StoreUnavailable
+from models.errors import BlotterError, BufferUnavailable, SettingsError, StoreUnavailable
 from web import metrics, render
 from web.call import Call, Context
 from web.problems import KINDS, Problem
@@ -26,6 +26,9 @@ def ready(context: Context) -> Response:
     """200 if the buffer takes saves; Postgres away is only `degraded`, for saves go on without it."""
     try:
         states = context.pipeline().ready()
+    except SettingsError:
+        # The one that only shows here: an address of Postgres that libpq does not take.
+        states = {"buffer": "unknown", "store": "misconfigured: DATABASE_URL"}
     except BlotterError:
         states = {"buffer": "unavailable", "store": "unknown"}
     if states["buffer"] != "ok":

@@ -229,6 +229,12 @@ class BufferUnavailable(ServerError):
     slug = "buffer-unavailable"
 
 
+class BufferUnfit(ServerError):
+    """503: nothing was kept; the buffer would not keep what it acknowledges, its operator has to see to it."""
+
+    slug = "buffer-unfit"
+
+
 class BufferFull(ServerError):
     """503: nothing was written."""
 

@@ -1,0 +1,103 @@
+"""What is looked at before a program of the Procfile starts; and which addresses settings take."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from models.errors import SettingsError
+from models.settings import load
+from web.cli.errors import CannotRun
+from web.cli.folder import Folder, free_port
+from web.cli.procfile import read_procfile
+from web.cli.run import CHECKOUT, choose_port
+from web.cli.start import check
+
+KEY = {"BLOTTER_JWT_SECRET": "a-secret-of-at-least-32-bytes-for-tests"}
+GRANIAN = ("granian", "--host", "127.0.0.1", "--port")
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL"])
+@pytest.mark.parametrize(
+    "value", ["localhost/hunter2", "postgres:hunter2@host/x", "redis://:hunter2@host:99999/0"]
+)
+def test_an_address_that_is_none_is_refused_by_name_and_not_repeated(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"^{name}: must be an address") as refused:
+        load({name: value})
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "postgresql+psycopg://u:p@one:1,two:2/x"),
+        ("DATABASE_URL", "postgresql:///x?host=/tmp"),
+        ("REDIS_URL", "unix:///tmp/valkey.sock"),
+        ("REDIS_URL", "rediss://:p@[::1]:6379/0"),
+        ("CELERY_BROKER_URL", "sentinel://one:1;sentinel://two:2"),
+        ("CELERY_BROKER_URL", "memory://"),
+    ],
+)
+def test_addresses_that_the_drivers_take_are_taken(name: str, value: str) -> None:
+    load({name: value})
+
+
+@pytest.mark.parametrize("program", ["web", "worker", "beat", "events"])
+def test_each_program_ends_with_one_sentence_where_a_setting_is_wrong(program: str) -> None:
+    bin_ = Path(sys.executable).parent
+    ended = subprocess.run(
+        read_procfile(CHECKOUT / "Procfile")[program],
+        env={"PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}", **KEY, "REDIS_URL": "localhost"},
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert (
+        ended.stderr
+        == "Error: REDIS_URL: must be an address that begins with redis:// or rediss:// or unix://\n"
+    )
+
+
+def test_who_lets_callers_in_needs_a_key_and_a_worker_none() -> None:
+    with pytest.raises(SettingsError, match="BLOTTER_JWT_SECRET"):
+        check([*GRANIAN, str(free_port())], {})
+    check(["celery", "-A", "workers.app", "worker"], {})
+
+
+def test_a_port_that_is_shared_by_somebody_is_taken() -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(CannotRun, match=f"port {port} of 127.0.0.1 is taken"):
+            check([*GRANIAN, str(port)], KEY, port_wait_s=0)
+    check([*GRANIAN, str(port)], KEY)
+
+
+@pytest.mark.parametrize("port", ["http", "0", "70000"])
+def test_a_port_that_is_none_is_refused(port: str) -> None:
+    with pytest.raises(CannotRun, match="is no port"):
+        check([*GRANIAN, port], KEY)
+
+
+def test_the_port_of_the_api_is_remembered_until_somebody_has_it(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    first = choose_port(None, folder)
+    assert choose_port(None, folder) == first
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", first))
+        other.listen()
+        second = choose_port(None, folder)
+        assert second != first
+        with pytest.raises(CannotRun, match="is taken"):
+            choose_port(first, folder)
+    assert choose_port(None, folder) == second

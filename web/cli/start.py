@@ -1,0 +1,61 @@
+"""Starts a program of the Procfile, once it is sure that it can run: `python -m web.cli.start granian …` or `celery …`.
+
+granian starts a process that refused its settings again and again, and shares a port with whoever has it already
+(SO_REUSEPORT is how its own processes share theirs). Celery shows a traceback. So settings and port are looked at here,
+before anything listens; what is wrong is told in one sentence, exit code 1. Then this process becomes the program.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+
+from models.errors import BlotterError
+from models.settings import load
+from web.cli.errors import CannotRun
+from web.cli.folder import port_is_free
+
+#: How long a port may stay taken by a predecessor that was just killed.
+PORT_WAIT_S = 3.0
+
+
+def check(argv: Sequence[str], environ: Mapping[str, str], *, port_wait_s: float = PORT_WAIT_S) -> None:
+    """Raises SettingsError or CannotRun where the program ``argv`` could not run."""
+    settings = load(environ)
+    if argv[0] != "granian":
+        return
+    # Only now, for celery does without: whoever lets callers in needs a key.
+    from web import cors
+    from web.auth import Verifier
+
+    Verifier(settings)
+    for origin in settings.cors_origins:
+        cors.check(origin)
+    host, port = _option(argv, "--host", "127.0.0.1"), _option(argv, "--port", "8000")
+    if not port.isdigit() or not 0 < int(port) < 65536:
+        raise CannotRun(f"{port} is no port: PORT and EVENTS_PORT are numbers from 1 to 65535")
+    deadline = time.monotonic() + port_wait_s
+    while not port_is_free(int(port), host):
+        if time.monotonic() > deadline:
+            raise CannotRun(f"port {port} of {host} is taken; set PORT (or EVENTS_PORT) to another")
+        time.sleep(0.05)
+
+
+def _option(argv: Sequence[str], name: str, default: str) -> str:
+    return argv[argv.index(name) + 1] if name in argv else default
+
+
+def main() -> None:
+    """Check, then become the program."""
+    argv = sys.argv[1:]
+    try:
+        check(argv, os.environ)
+    except (BlotterError, CannotRun) as error:
+        sys.exit(f"Error: {error}")
+    os.execvp(argv[0], argv)  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()
