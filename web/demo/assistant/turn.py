@@ -301,7 +301,8 @@ def _path(messages: Any, leaf_id: str | None) -> list[Mapping[str, Any]]:
 
 def _text(message: Mapping[str, Any]) -> str:
     parts = message["parts"] or []
-    return "".join(part["text"] for part in parts if part.get("type") == "text")
+    texts = [part.get("text") for part in parts if part.get("type") == "text"]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def _ended(message: Mapping[str, Any]) -> bool:
