@@ -176,6 +176,8 @@ class Chain:
         self._trail: list[tuple[int, int, list[Node]]] = []
         self._seen: dict[int, tuple[Item, Seen]] = {}
         self._judged: dict[tuple[Seen | None, int, int], list[tuple[str, Item | None, int | None]]] = {}
+        #: Version of the last event that was folded in.
+        self._stands = 0
         self._back: list[tuple[int, int, list[Node]]] = []
 
     # ------------------------------------------------------------------ sorting out
@@ -261,7 +263,7 @@ class Chain:
     def _era(
         self, events: Sequence[Event], floats: Sequence[Try], blind: Sequence[Try], final: int
     ) -> Broken | None:
-        since = -1
+        since, self._stands = -1, 0
         for event in events:
             if (event.accepted or event.glimpses) and event.version > final:
                 return self._broken(
@@ -297,6 +299,7 @@ class Chain:
                     return self._broken("wrong answer", event, had)
             since = max(since, event.earliest)
             self._trail.append((event.version, event.latest, list(self.nodes.values())))
+            self._stands = event.version
         return None
 
     def _unseen(self, event: Event, floats: Sequence[Try], blind: Sequence[Try], since: int) -> None:
@@ -321,7 +324,9 @@ class Chain:
             yield node._replace(item=settled(item))
         for t in floats:
             name = (id(t.save), t.number)
-            late = t.outcome and not t.accepted and not t.save.blind and event.version > t.outcome.version > 0
+            # Its first run had come before the version that its second was told.
+            told = t.outcome.version if t.outcome and not t.accepted and not t.save.blind else 0
+            late = 0 < told <= self._stands
             if name in node.used or late:
                 continue
             for outcome, after, _ in self._judge(item, t):

@@ -228,6 +228,16 @@ def test_a_rollback_relaxes_what_came_after_its_copy_and_no_more() -> None:
     assert verdict(first, second, after, rest=at_rest(sight(10, "a"))).anomalies
 
 
+def test_a_retry_told_of_its_own_first_run_after_a_loss_had_its_effect_before_it() -> None:
+    first = save(1, 9, put("a", rev=1, st="streaming"), "duplicate", 10, retried=True, status="streaming")
+    second = save(3, 4, append(1, "b"), "accepted", 11, length=2, status="streaming")
+    empty = Fault(what="emptied", start=8, end=8, noticed=8)
+    assert not verdict(first, second, empty, rest=at_rest()).anomalies
+    elsewhere = save(2, 3, put("x", st="streaming"), "accepted", 10, status="streaming")
+    wrong = save(4, 5, append(1, "b"), "accepted", 11, length=3, status="streaming")
+    assert verdict(elsewhere, first, wrong, empty, rest=at_rest()).names == {"not a fold"}
+
+
 def test_what_was_known_to_be_stored_survives_an_emptied_buffer() -> None:
     first, second = save(1, 2, put("a"), "accepted", 10), save(5, 6, put("b"), "accepted", 11)
     empty = Fault(what="emptied", start=9, end=9, noticed=9)
