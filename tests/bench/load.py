@@ -70,7 +70,7 @@ class Failed(AssertionError):
 class Wire:
     """One connection: sends bytes, collects an answer."""
 
-    __slots__ = ("_got", "_length", "began", "session", "sock")
+    __slots__ = ("_got", "_length", "answer", "began", "session", "sock")
 
     def __init__(self, host: str, port: int) -> None:
         self.sock = socket.create_connection((host, port), timeout=30)
@@ -79,6 +79,8 @@ class Wire:
         self._length = -1
         self.began = 0.0
         self.session: Any = None
+        #: The last whole answer, head and body.
+        self.answer = b""
 
     def send(self, request: bytes) -> None:
         self.sock.sendall(request)
@@ -99,7 +101,7 @@ class Wire:
         if len(got) < self._length:
             self._got = got
             return 0
-        self._got, self._length = b"", -1
+        self._got, self._length, self.answer = b"", -1, got
         return int(got[9:12])
 
 
@@ -165,7 +167,7 @@ def closed(wish: Wish, connections: int, seconds: float) -> Result:
                     continue
                 now = clock()
                 if status != wish.status:
-                    raise Failed(f"{wish.kind}: {status} instead of {wish.status}")
+                    raise Failed(f"{wish.kind}: {status} instead of {wish.status}: {wire.answer[-300:]!r}")
                 latencies.append(now - wire.began)
                 if now < ends:
                     piece = next(wire.session)
@@ -261,7 +263,7 @@ def open_loop(url: str, sessions: Iterator[tuple[float, Iterator[Step]]], connec
                 if not status:
                     continue
                 if not 200 <= status < 300:
-                    raise Failed(f"status {status}")
+                    raise Failed(f"status {status}: {wire.answer[-300:]!r}")
                 now = clock() - began
                 latencies.append(now - wire.began)
                 busy -= 1

@@ -14,12 +14,13 @@ import threading
 
 import orjson
 import psycopg
-from flask import Blueprint, Flask, Response, request
+from flask import Blueprint, Response, request
 
 from models.identity import conversation_uid
 from models.settings import current
 from web.app import create_app as create_web
 from web.auth import Verifier
+from web.edge import Edge
 
 UPSERT = """
 INSERT INTO messages AS stored
@@ -31,10 +32,10 @@ RETURNING version
 """
 
 
-def create_app() -> Flask:
+def create_app() -> Edge:
     app = create_web()
     app.register_blueprint(rivals())
-    return app
+    return Edge(app, current())
 
 
 def rivals() -> Blueprint:

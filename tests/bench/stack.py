@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import threading
@@ -80,7 +81,9 @@ class Stack:
         port = free_port()
         argv = read_procfile(CHECKOUT / "Procfile")[name]
         if app:
-            argv = [word.replace("web.app:create_app", app) for word in argv]
+            # The last word of the line.
+            argv = [re.sub(r"\S+:create_app$", app, word) for word in argv]
+            assert app in argv[-1], argv
         log = self.folder / f"{name}.log"
         environ = {
             **self.environ,
