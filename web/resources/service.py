@@ -66,6 +66,7 @@ def problem(_: Context, slug: str) -> Response:
     kind = KINDS[slug]
     html = (
         "<!doctype html><html lang=en><meta charset=utf-8>"
+        "<link rel=icon href=/static/demo/icon.svg type=image/svg+xml>"
         f"<link rel=stylesheet href=/static/pages.css><title>{escape(kind.title)}</title>"
         f"<main><h1>{escape(kind.title)}</h1><p>Status {kind.status}, type <code>{kind.type}</code>.</p>"
         f"<p>{escape(kind.meaning)}</p><p><a href=/docs>API</a></p></main></html>"
