@@ -95,6 +95,7 @@ export class Page {
       random,
       fetch: (url, init) => (this.alive || init?.keepalive ? fetch(url, init) : new Promise(() => {})),
       setTimeout: (run, ms) => {
+        if (!this.alive) return undefined;
         const timer = setTimeout(run, ms);
         this.timers.add(timer);
         return timer;
