@@ -142,10 +142,14 @@ class Bench:
         if self._pool is not None:
             self._pool.shutdown()
 
-    def in_turn(self, what: str, rounds: int, ways: Mapping[str, Callable[[], Any]]) -> dict[str, list[Any]]:
-        """Each of ``ways`` once a round, A B A B …; what they returned, by name. A round is not counted: warm-up."""
+    def in_turn(
+        self, what: str, rounds: int, ways: Mapping[str, Callable[[], Any]], *, warm_up: bool = True
+    ) -> dict[str, list[Any]]:
+        """Each of ``ways`` once a round, A B A B …; what they returned, by name. A first round is not counted:
+        ``warm_up``, but where a round takes long enough for that not to matter.
+        """
         found: dict[str, list[Any]] = {name: [] for name in ways}
-        for number in range(rounds + 1):
+        for number in range(0 if warm_up else 1, rounds + 1):
             for name, measure in ways.items():
                 self.say(f"{what}: {name}, " + (f"round {number} of {rounds}" if number else "warm-up"))
                 result = measure()

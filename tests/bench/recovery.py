@@ -50,7 +50,7 @@ def run(bench: Bench, rows: set[int]) -> Iterator[Figure]:
             drained_s.append(round(time.monotonic() - began, 1))
             return latencies
 
-        found = bench.in_turn("row 14", rounds, {"draining": draining, "normal": normal})
+        found = bench.in_turn("row 14", rounds, {"draining": draining, "normal": normal}, warm_up=False)
     yield ratio(
         14, f"p99 of new saves while {items:,} dirty items drain / normally",
         *([percentile(one, 0.99) for one in found[name]] for name in ("draining", "normal")),

@@ -17,7 +17,7 @@ SIZE = 2048
 def run(bench: Bench, rows: set[int]) -> Iterator[Figure]:
     with stack() as servers, servers.program("web", app="tests.bench.routes:create_app") as web:
         pass_ = token("ann")
-        seconds, rounds = bench.pick(0.3, 4.0), bench.pick(1, 7)
+        seconds, rounds = bench.pick(0.3, 3.0), bench.pick(1, 5, 9)
         turn = 0
 
         def measure(kind: str, path: str, status: int, size: int = SIZE) -> Result:
@@ -65,7 +65,7 @@ def run(bench: Bench, rows: set[int]) -> Iterator[Figure]:
             for size, target, stretch in ((SIZE, at_least(8), at_least(15)), (200, None, None)):
                 found = bench.in_turn(
                     f"row 3, {size} bytes",
-                    bench.pick(1, 5),
+                    bench.pick(1, 3, 7),
                     {
                         "sync": lambda size=size: measure("syncs", "", 200, size),  # type: ignore[misc]
                         "saves": lambda size=size: measure(  # type: ignore[misc]

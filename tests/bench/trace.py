@@ -108,7 +108,7 @@ def _stand_in() -> list[Arrival]:
 
 def run(bench: Bench, rows: set[int]) -> Iterator[Figure]:
     arrivals, source = trace()
-    seconds = bench.pick(2.0, 60.0, 180.0)
+    seconds = bench.pick(2.0, 45.0, 180.0)
     bench.say(f"row 12: {len(arrivals):,} arrivals of {source}, ×{SPEED}, {seconds:.0f} s")
     with ExitStack() as programs:
         servers = programs.enter_context(stack())
