@@ -67,7 +67,9 @@ def test_a_save_is_kept_whoever_dies_and_stored_when_they_are_back(folder: Path)
     try:
         assert took_s < READY_WITHIN_S
         assert httpx.get(f"{chat.environ['BASE_URL']}/healthz").status_code == 200
-        assert httpx.get(f"{chat.environ['BASE_URL']}/api/conversations").status_code == 401, "without a token"
+        assert httpx.get(f"{chat.environ['BASE_URL']}/api/conversations").status_code == 401, (
+            "without a token"
+        )
         chat.save("m1", "Is anybody there? 👋")
         assert chat.read() == {"m1": "Is anybody there? 👋"}
         eventually(lambda: chat.stored() == chat.read(), within_s=5)
