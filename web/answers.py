@@ -234,6 +234,26 @@ class PipelineStatus(BaseModel):
     store: str
 
 
+class HealthReason(Shape):
+    """Why it is not green, and the next step."""
+
+    level: Literal["amber", "red"]
+    reason: str
+    step: str
+
+
+class Operations(Shape):
+    """How it stands. `figures` is null where the buffer does not answer; `series` has lists as long as its `atMs`."""
+
+    level: Literal["green", "amber", "red"]
+    reasons: list[HealthReason]
+    states: dict[str, str]
+    figures: dict[str, Any] | None
+    limits: dict[str, float]
+    recent: dict[str, float | None]
+    series: dict[str, list[float | None]]
+
+
 class EventOfItem(Shape):
     """Put `item` in the place of what has its kind and id; with `deletedAt`: take it away."""
 

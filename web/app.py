@@ -22,6 +22,7 @@ from web import cors, observe
 from web.call import Context, handler
 from web.demo import views
 from web.openapi import document_view
+from web.ops import views as ops
 from web.problems import Problem, from_error, from_http
 from web.routes import OPERATIONS
 
@@ -53,6 +54,7 @@ def create_app(settings: Settings | None = None, pipeline: Pipeline | None = Non
             operation.rule, operation.id, handler(operation, context), methods=[operation.method]
         )
     views.install(app, context)
+    ops.install(app, context)
     observe.install(app, log)
     cors.install(app, settings.cors_origins)
     _answer_errors(app, log)

@@ -17,6 +17,7 @@ from models.identity import is_id
 from models.settings import Settings
 from web.auth import OPERATE, OWNER_HEADER, Verifier
 from web.operation import Operation, Parsed, query_reader
+from web.ops.around import Around
 from web.parse import Malformed, Refused, parse
 from web.prefer import Waiters, wait_asked
 from web.problems import Problem, from_validation, invalid
@@ -39,6 +40,7 @@ class Context:
         self.waiters = Waiters(settings.web_threads // 4)
         self.rate = OwnerRate(0 if settings.embedded else settings.owner_requests_per_minute)
         self.pipeline = connect
+        self.around = Around(connect)
         #: Bytes; the most that any address takes.
         self.largest_body = 0
 

@@ -8,9 +8,11 @@ they are the same whichever process is asked.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from flask import g, has_request_context
 from prometheus_client import (
     REGISTRY,
     CollectorRegistry,
@@ -23,7 +25,11 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from models.core.series import ACK_BOUNDS_S
 from models.pipeline.views import SaveResult
+
+if TYPE_CHECKING:
+    from web.ops.around import States
 
 # A series more for each, of no use here.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -34,6 +40,11 @@ REQUESTS: Final = Histogram(
     "Time from a request's arrival in Flask to its answer.",
     ["method", "route", "status"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
+)
+ACKS: Final = Histogram(
+    "blotter_acknowledgement_seconds",
+    "Time from a save's arrival in Flask to its acknowledgement from the buffer; without those that waited for Postgres.",
+    buckets=ACK_BOUNDS_S,
 )
 
 #: Figure of the pipeline -> name and meaning of its gauge. Others are shown under their own names.
@@ -50,6 +61,17 @@ GAUGES: Final[Mapping[str, tuple[str, str]]] = {
     "workers": ("blotter_workers", "Worker processes alive."),
     "beatAlive": ("blotter_beat_alive", "1 if beat ticks."),
     "sweepAlive": ("blotter_sweep_alive", "1 if sweeps run."),
+    "beatAgeSeconds": (
+        "blotter_beat_age_seconds",
+        "Since a sweep that beat asked for; absent while beat is away.",
+    ),
+    "sweepAgeSeconds": ("blotter_sweep_age_seconds", "Since the last sweep; absent while nobody sweeps."),
+    "lateSeconds": ("blotter_late_seconds", "How long the most overdue row of any partition is overdue."),
+    "bufferWriteSeconds": (
+        "blotter_buffer_write_seconds",
+        "Time of a small write to the buffer, until its append-only file has it; timed every ten seconds.",
+    ),
+    "aofWritable": ("blotter_buffer_aof_writable", "1 if the last write to the append-only file went well."),
 }
 #: Counter of the workers -> name and meaning.
 COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
@@ -64,6 +86,33 @@ COUNTERS: Final[Mapping[str, tuple[str, str]]] = {
         "Blind saves that lost to their base when they were replayed.",
     ),
     "failed": ("blotter_failed_flushes", "Flushes ended by a transient error."),
+    "rung": ("blotter_swept_bells", "Partitions that a sweep found overdue and rang."),
+    "settled": ("blotter_settled_items", "Items that fell silent in flight, settled as interrupted."),
+    "evicted": ("blotter_evicted_conversations", "Idle conversations that left the buffer."),
+    "strays": ("blotter_stray_conversations", "Conversations adopted to settle what was left in flight."),
+    "purged": ("blotter_purged_rows", "Old tombstones removed from Postgres."),
+    "delayedFsyncs": (
+        "blotter_buffer_delayed_fsyncs",
+        "Writes that waited for an fsync under way (everysec).",
+    ),
+}
+#: What stands around the buffer -> name and meaning of its gauge.
+UP: Final[Mapping[str, tuple[str, str]]] = {
+    "store": (
+        "blotter_store_up",
+        "1 if Postgres answered, at most three seconds ago, with this code's schema.",
+    ),
+    "broker": ("blotter_broker_up", "1 if the broker answered."),
+    "faults": (
+        "blotter_buffer_policy_faults",
+        "Settings of the buffer's server that keep it from keeping things.",
+    ),
+}
+#: Gauge of each partition -> name and meaning.
+OF_PARTITIONS: Final[Mapping[str, tuple[str, str]]] = {
+    "due": ("blotter_partition_due_items", "Items of a partition not yet committed in Postgres."),
+    "lateSeconds": ("blotter_partition_late_seconds", "How long its most overdue row is overdue."),
+    "deadLetters": ("blotter_partition_dead_letters", "Items of a partition that Postgres rejected."),
 }
 
 
@@ -71,18 +120,32 @@ def count_saves(result: SaveResult) -> None:
     """Count each item's outcome."""
     for item in result.items:
         SAVES.labels(item.outcome).inc()
+    if has_request_context():
+        g.saves = g.get("saves", 0) + sum(item.outcome == "accepted" for item in result.items)
+
+
+def acknowledged(began: float | None) -> float:
+    """Note that a save was acknowledged that began then (time.perf_counter); how long it took, s."""
+    seconds = 0.0 if began is None else time.perf_counter() - began
+    ACKS.observe(seconds)
+    return seconds
 
 
 class _Figures(Collector):
     """The pipeline's figures as gauges, for one scrape."""
 
-    def __init__(self, figures: Mapping[str, Any] | None) -> None:
+    def __init__(self, figures: Mapping[str, Any] | None, states: States | None) -> None:
         self._figures = figures
+        self._states = states
 
     def collect(self) -> Iterator[Metric]:
         up = GaugeMetricFamily("blotter_buffer_up", "1 if the buffer answered this scrape.")
         up.add_metric([], 0 if self._figures is None else 1)
         yield up
+        if self._states is not None:
+            yield _single(GaugeMetricFamily, *UP["store"], self._states.store == "ok")
+            yield _single(GaugeMetricFamily, *UP["broker"], self._states.broker == "ok")
+            yield _single(GaugeMetricFamily, *UP["faults"], len(self._states.faults))
         figures = self._figures or {}
         yield from (
             _single(GaugeMetricFamily, *_named(GAUGES, name), number)
@@ -91,6 +154,12 @@ class _Figures(Collector):
         )
         for name, value in figures.get("counters", {}).items():
             yield _single(CounterMetricFamily, *_named(COUNTERS, name), value)
+        for name, (metric, meaning) in OF_PARTITIONS.items():
+            if partitions := figures.get("partitions"):
+                family = GaugeMetricFamily(metric, meaning, labels=["partition"])
+                for one in partitions:
+                    family.add_metric([str(one["partition"])], one[name])
+                yield family
         if flushes := figures.get("flushSeconds"):
             histogram = HistogramMetricFamily("blotter_flush_seconds", "Time of a flush.")
             buckets = [(str(bound), count) for bound, count in flushes["buckets"]]
@@ -119,12 +188,12 @@ def _snake(name: str) -> str:
     return "".join(f"_{char.lower()}" if char.isupper() else char for char in name)
 
 
-def exposition(figures: Mapping[str, Any] | None) -> bytes:
+def exposition(figures: Mapping[str, Any] | None, states: States | None = None) -> bytes:
     """Everything in Prometheus' text format; ``figures`` None where the buffer did not answer."""
     own = REGISTRY
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         own = CollectorRegistry()
         MultiProcessCollector(own)  # type: ignore[no-untyped-call]
     scraped = CollectorRegistry()
-    scraped.register(_Figures(figures))
+    scraped.register(_Figures(figures, states))
     return generate_latest(own) + generate_latest(scraped)

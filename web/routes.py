@@ -8,6 +8,7 @@ from typing import Final
 from models.core.commands import ItemKind
 from web import answers as shapes, schemas
 from web.operation import Answer, Operation, Query
+from web.ops import views as ops
 from web.resources import conversations, items, service, sync
 
 _CONVERSATION: Final = "/api/conversations/{conversationId}"
@@ -223,6 +224,11 @@ _SERVICE: Final = (
         description="Needs the scope `blotter:operate`; any token in the embedded mode.",
     ),
     Operation(
+        "getOperations", "GET", "/api/ops", "How it stands, and how it was in the last hour", ops.operations, "service",
+        {200: Answer("Judgement, figures, series.", shapes.Operations)}, ("store-unavailable",), auth="operator",
+        description="What the page at `/ops` shows. Needs the scope `blotter:operate`; any token in the embedded mode.",
+    ),
+    Operation(
         "isAlive", "GET", "/healthz", "Alive", service.alive, "service", {200: Answer("Yes.", shapes.Health)},
         auth="none", description="Touches nothing.",
     ),
@@ -241,6 +247,9 @@ _SERVICE: Final = (
     Operation(
         "getDocs", "GET", "/docs", "This document, to read and to try", service.page("docs.html"), "pages", _HTML,
         auth="none",
+    ),
+    Operation(
+        "getOps", "GET", "/ops", "The operators' page", service.page("ops/index.html"), "pages", _HTML, auth="none",
     ),
     Operation(
         "getProblem", "GET", "/problems/{slug}", "What a problem means", service.problem, "pages", _HTML,

@@ -32,6 +32,8 @@ blotter:o:{O}            zset   U → version of the conversation's row while th
 blotter:workers          zset   "host:pid" of a worker process → ms until which it counts as alive; itself
 blotter:beat             string a sweep that beat asked for ran lately; sweep (TTL)
 blotter:sweep            string any sweep ran lately; sweep, or a worker in beat's place (TTL)
+blotter:sampled          string a sample was taken lately; sweep (TTL)
+blotter:samples          list   the figures of the last hour, newest first (models/core/series.py); sweep, the oldest beyond 360 go
 blotter:stats            hash   workers' counters since the buffer was empty (models/pipeline/figures.py); never
 blotter:chores           hash   how far the daily chores have come: cursor and end of the scan, end of the purge; never
 ======================== ====== =====================================================================================
@@ -114,6 +116,8 @@ class PartitionKeys:
 WORKERS: Final = f"{PREFIX}:workers"
 BEAT: Final = f"{PREFIX}:beat"
 SWEEP: Final = f"{PREFIX}:sweep"
+SAMPLED: Final = f"{PREFIX}:sampled"
+SAMPLES: Final = f"{PREFIX}:samples"
 STATS: Final = f"{PREFIX}:stats"
 CHORES: Final = f"{PREFIX}:chores"
 

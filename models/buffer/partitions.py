@@ -296,6 +296,22 @@ class Partitions:
         """A claim is in force."""
         return bool(self._do("EXISTS", key))
 
+    def said_ms(self, *claims: str) -> list[int | None]:
+        """When each of ``claims`` was last made; None where none is in force."""
+        pipe = self._client.pipeline(transaction=False)
+        for claim in claims:
+            pipe.get(claim)
+        return [None if raw is None else int(raw) for raw in self._execute(pipe)]
+
+    def keep_sample(self, sample: bytes, most: int) -> None:
+        """Keep a sample of the figures, at most ``most``."""
+        call(self._client, "sample", [names.SAMPLES], [sample, most])
+
+    def samples(self, most: int) -> list[bytes]:
+        """The youngest ``most`` samples, the newest first."""
+        found: list[bytes] = self._do("LRANGE", names.SAMPLES, 0, most - 1)
+        return found
+
     def count(self, increments: Mapping[str, int]) -> None:
         """Add to the workers' counters."""
         flat = [part for pair in increments.items() for part in pair]

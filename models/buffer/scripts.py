@@ -48,6 +48,7 @@ _PARTS: Final[dict[str, tuple[str, ...]]] = {
     "revive": ("common",),
     "ripe": (),
     "rows": ("common",),
+    "sample": (),
     "save": ("common", "merge"),
     "settle": ("common",),
     "stage": (),

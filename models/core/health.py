@@ -15,6 +15,8 @@ _ORDER: Final[tuple[Level, ...]] = ("green", "amber", "red")
 #: How much later than the autosave time an open reply may reach Postgres before somebody should look, s; and be alarmed.
 LATE_S: Final = 10.0
 VERY_LATE_S: Final = 120.0
+#: A small write to the buffer that takes longer: its disk is slow, and every save waits for it, s.
+SLOW_WRITE_S: Final = 0.25
 
 
 class Reason(NamedTuple):
@@ -38,13 +40,14 @@ def judge(
     limits: Limits,
     *,
     store: str = "ok",
+    broker: str = "ok",
     faults: Sequence[str] = (),
     unreachable: str = "",
 ) -> tuple[Reason, ...]:
     """All reasons, the worst first; none: green.
 
     ``figures`` as models/pipeline/figures.py gives them, None where the buffer does not answer (``unreachable`` says
-    why). ``store``: "ok", or what is wrong with Postgres. ``faults``: what the buffer's policy check found.
+    why). ``store``: "ok", or what is wrong with Postgres; ``broker`` alike. ``faults``: what the buffer's policy check found.
     """
     if figures is None:
         step = "start the buffer; look at REDIS_URL and at its log"
@@ -60,6 +63,7 @@ def judge(
         ),
         *_room(figures, limits),
         *_movement(figures, limits, store),
+        *_help(figures, broker),
         *_left_aside(figures),
     ]
     return tuple(sorted(reasons, key=lambda reason: -_ORDER.index(reason.level)))
@@ -110,6 +114,21 @@ def _movement(figures: Mapping[str, Any], limits: Limits, store: str) -> Iterato
             "amber",
             "beat is not alive" + (": workers sweep in its place" if sweeping else ", and nobody sweeps"),
             "start beat",
+        )
+
+
+def _help(figures: Mapping[str, Any], broker: str) -> Iterator[Reason]:
+    if broker != "ok":
+        yield Reason(
+            "amber",
+            f"the broker is not usable ({broker}): workers look for work themselves, a few seconds later",
+            "start the broker, or look at CELERY_BROKER_URL; nothing in it is needed again",
+        )
+    if (write_s := figures.get("bufferWriteSeconds", 0.0)) > SLOW_WRITE_S:
+        yield Reason(
+            "amber",
+            f"a small write to the buffer took {write_s * 1000:,.0f} ms: every save waits as long",
+            "look at the disk of the buffer's append-only file, and at what else writes to it",
         )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from models.buffer.buffer import Buffer, Place
+from models.buffer.partitions import Partitions
 from models.core.commands import Command, ItemKind
 from models.core.records import ArtifactVersion
 from models.errors import BlotterError, BufferFull, StoreUnavailable
@@ -32,6 +33,7 @@ class Pipeline:
         self.settings = settings
         self.buffer = buffer
         self.store = store
+        self.partitions = Partitions(buffer)
         self.adopter = Adopter(buffer, store, ring)
         self.pressure = Pressure(
             buffer.client, settings, examine=lambda: policy.examine(buffer.client, settings).faults

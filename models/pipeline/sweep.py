@@ -11,6 +11,7 @@ beat, or the broker, is dead, workers sweep on their own (models/pipeline/patrol
     sweep.5 daily chores, a page at a time: strays (after a change of epoch too), purge
     sweep.6 each minute: the buffer's policy; what fails is logged by name until it is mended (saves are refused by
             models/pipeline/pressure.py)
+    sweep.7 every ten seconds: a sample of the figures, for the operators' graphs
 
 A step that fails for memory or Postgres leaves the others alone; without the buffer there is nothing to sweep.
 """
@@ -29,7 +30,7 @@ from models.buffer.partitions import Partitions
 from models.buffer.scripts import translate
 from models.core.schedule import POLICY_EVERY_MS, beat_alive_ms, sweep_claim_ms
 from models.errors import BufferFull, Contention, StoreUnavailable
-from models.pipeline import policy
+from models.pipeline import figures, policy
 from models.pipeline.evict import Evictor
 from models.pipeline.failpoints import reach
 from models.pipeline.purge import Purger
@@ -101,6 +102,8 @@ class Sweeper:
         reach("sweep.5")
         self._check_policy(now_ms)
         reach("sweep.6")
+        figures.keep(self._buffer, self._partitions)
+        reach("sweep.7")
         done = Swept(len(rung), settled, evicted, adopted, purged)
         names = ("rung", "settled", "evicted", "strays", "purged")
         try:

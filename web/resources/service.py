@@ -41,7 +41,10 @@ def exposition(context: Context) -> Response:
     figures: dict[str, Any] | None = None
     with suppress(BufferUnavailable, StoreUnavailable):
         figures = context.pipeline().figures()
-    return Response(metrics.exposition(figures), content_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(
+        metrics.exposition(figures, context.around.states()),
+        content_type="text/plain; version=0.0.4; charset=utf-8",
+    )
 
 
 def status(call: Call) -> Response:
