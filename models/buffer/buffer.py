@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from models.buffer import codec
@@ -171,6 +171,9 @@ class Buffer:
             "parts": MAX_PARTS,
             "links": MAX_LINKS,
         }
+        #: An owner's index lies in another slot than his conversations: on a cluster no script can write both. (A plain
+        #: client learns it from the first refusal.)
+        self.index_apart = isinstance(client, redis.RedisCluster)
         #: 0: the server's clock. Tests set it (µs).
         self.now_us = 0
 
@@ -268,17 +271,24 @@ class Buffer:
             isinstance(c, (Append, Delete)) or getattr(c, "rev", None) is not None for c in commands
         )
         erasing = mode != "replay" and len(commands) > 0 and all(isinstance(c, Delete) for c in commands)
-        raw = call(
-            self.client,
+        key_list = [
+            keys.meta, keys.epoch, keys.rows(uid), keys.bodies(uid), keys.due, keys.open, keys.idle, keys.bell, keys.hold,
+            keys.dead, keys.journal(uid), keys.blind, keys.image_rows(uid), keys.image_bodies(uid),
+        ]  # fmt: skip
+        name, retries, args = (
             "erase" if erasing else "save",
-            [
-                keys.meta, keys.epoch, keys.rows(uid), keys.bodies(uid), keys.due, keys.open, keys.idle, keys.bell, keys.hold,
-                keys.dead, keys.journal(uid), keys.blind, keys.image_rows(uid), keys.image_bodies(uid),
-            ],
+            1 if repeatable else 0,
             [_encode(request), keys.live],
-            retries=1 if repeatable else 0,
-        )  # fmt: skip
-        return _decode_save(raw)
+        )
+        if not self.index_apart:
+            index = owner_index(owner_tag(place.owner))
+            try:
+                return _decode_save(call(self.client, name, [*key_list, index], args, retries=retries))
+            except ResponseError as error:
+                if "CROSSSLOT" not in str(error) and "same slot" not in str(error):
+                    raise
+                self.index_apart = True
+        return _decode_save(call(self.client, name, key_list, args, retries=retries))
 
     def list_for_owner(self, place: Place, version: int) -> None:
         """Put the conversation on its owner's index (its row is dirty at ``version``)."""

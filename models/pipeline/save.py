@@ -110,7 +110,7 @@ class Saver:
     def _finish(self, place: Place, reply: SaveReply, mode: str) -> SaveResult:
         if reply.list is not None:
             self._buffer.list_for_owner(place, reply.list)
-            reach("save.3")
+        reach("save.3")
         if reply.ring:
             self._ring(place.keys.number)
         reach("save.4")

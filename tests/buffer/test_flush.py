@@ -284,6 +284,7 @@ def test_what_is_not_stored_or_in_flight_is_not_evicted(chat: Chat, reason: str)
 # ------------------------------------------------------------------ owner's index
 def test_a_newer_row_does_not_fall_out_of_its_owners_list(chat: Chat) -> None:
     """Prevents: a newer dirty row (listed with its higher version) falling out of the list."""
+    chat.buffer.index_apart = True
     first = chat.send(put("m", "m1"), fresh=True)
     assert first.list is not None
     chat.buffer.list_for_owner(chat.place, first.list)
@@ -299,6 +300,7 @@ def test_a_newer_row_does_not_fall_out_of_its_owners_list(chat: Chat) -> None:
 
 
 def test_every_save_says_to_list_while_the_conversations_row_is_dirty(chat: Chat) -> None:
+    chat.buffer.index_apart = True
     first = chat.send(put("m", "m1", st="streaming", content="a"), fresh=True)
     own = chat.record_of("c/").version
     assert first.list == own

@@ -203,6 +203,8 @@ def three_saves(stage: Stage) -> None:
 
 
 def a_client_dies_before_the_index(stage: Stage) -> None:
+    # As on a cluster.
+    stage.world.buffer.index_apart = True
     save = said("m1", "one")
     dying = stage.saving(save)
     dying.until("save.2")
@@ -346,7 +348,7 @@ CASES: Final = (
     ),
     _case(
         "owner index not re-added on a duplicate",
-        lambda: lua_bug("save", pattern=r"list = c and c\.y", replacement="list = changed and c and c.y"),
+        lambda: lua_bug("save", pattern=r"list = c and c\.y and", replacement="list = changed and c and c.y and"),
         a_client_dies_before_the_index, "unlisted",
     ),
     _case(

@@ -31,7 +31,7 @@ ROUNDS: Final = 60
 #: Kind of action → weight; without the misfortunes that lose what was acknowledged.
 WEIGHTS: Final[dict[str, float]] = {
     "step": 60, "run": 5, "save": 12, "read": 3, "list": 0.5, "bell": 4, "flush": 2, "sweep": 1.2, "evict": 1.5, "kill": 1.2,
-    "expire": 1.5, "advance": 3, "commit": 0.8, "lose": 0.5, "away": 0.5, "back": 1, "restart": 0.25,
+    "expire": 1.5, "advance": 3, "commit": 0.8, "lose": 0.5, "away": 0.5, "back": 1, "restart": 0.25, "apart": 0.2,
 }  # fmt: skip
 #: With them.
 LOSSES: Final[dict[str, float]] = {"copy": 0.5, "roll": 0.35, "empty": 0.2}
@@ -198,6 +198,10 @@ class Run:
 
     def _do_commit(self, fault: str) -> None:
         self.world.commit_faults = [fault]
+
+    def _do_apart(self) -> None:
+        """From now on as on a cluster: an owner's index lies in another slot."""
+        self.world.buffer.index_apart = True
 
     def _do_lose(self) -> None:
         self.world.lose_answer = True

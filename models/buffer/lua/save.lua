@@ -5,15 +5,15 @@
 --           conversation adopted under another buffer epoch may be older than its base: its image starts as a copy of it.
 --   replay: apply the head of the journal to the adopted base, and pop it, in one.
 -- KEYS 1 meta, 2 epoch, 3 rows, 4 bodies, 5 due, 6 open, 7 idle, 8 bell, 9 hold, 10 dead, 11 journal, 12 blind,
---      13 image rows, 14 image bodies
+--      13 image rows, 14 image bodies, 15 owner's index (absent where it lies in another slot: the caller lists then)
 -- ARGV 1 request, a MessagePack map: mode, uid, owner, id, now_us (0: the server's TIME), commands [..] (hot, blind),
 --      count (replay: entries at most), fresh, base (epoch at which Postgres held nothing; -1 unknown), pull, expect_mp
 --      (-1: any), full, stream_ms, autosave_ms, stale_ms, stale_tool_ms, stale_approval_ms, item, items, bytes,
 --      parts, links (limits; none at a replay: what was acknowledged is kept), window_ms, bell_ms
 --      2 channel of change hints (shard)
 -- Returns a MessagePack map: s done | uninit | cold (p epoch) | blind | hot | suspect | moved | gone;
---      with done: e buffer epoch, v the conversation's version, items [outcome ..], ring, list (version of the
---      conversation's row while it is dirty), left (replay: entries not yet applied), lost (replay: outcome -> number
+--      with done: e buffer epoch, v the conversation's version, items [outcome ..], ring, list (without KEYS 15:
+--      version of the conversation's row while it is dirty), left (replay: entries not yet applied), lost (replay: outcome -> number
 --      of entries superseded)
 -- Prevents: a save between load and installation of a base (epoch), a save that overtakes the journal, a crash between
 --      a change and its due entry, a reader of half a sync, a decision on rows that may be older than Postgres'.
@@ -267,7 +267,12 @@ else
 end
 if changed then hint(ARGV[2], req.uid, before) end
 c = row('c/')
+local list = c and c.y and c.v or nil
+if list and KEYS[15] then
+  redis.call('ZADD', KEYS[15], 'GT', num(list), req.uid)
+  list = nil
+end
 return pack_({
   s = 'done', e = meta[1], v = H.last, items = items, ring = ring, left = left, lost = lost,
-  list = c and c.y and c.v or nil,
+  list = list,
 })
