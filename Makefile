@@ -6,7 +6,10 @@ PY := .venv/bin/python
 PYTEST_ARGS ?=
 ARGS ?=
 
-.PHONY: help setup run test nightly bench bench-full bench-env lint format lock clean
+MINUTES ?= 10
+SEED ?= 1
+
+.PHONY: help setup run test nightly soak bench bench-full bench-env lint format lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +29,10 @@ test: setup  ## Run the test suite (PYTEST_ARGS="-k word")
 
 nightly: setup  ## Run the long tests too: every fail point, every arrival order, long simulations (hours at most)
 	@BLOTTER_TEST_TIER=full $(PY) -m pytest -m "" --timeout 3600 $(PYTEST_ARGS)
+
+# A rival's losses beside ours: ARGS="--rivals". All faults by name: ARGS=--list. One alone: ARGS='--only "kill -9 beat"'.
+soak: setup  ## Kill and cut everything while clients save: a table, exit code 1 on any loss (MINUTES=10 SEED=1 ARGS=...)
+	@$(PY) -m tests.soak --minutes $(MINUTES) --seed $(SEED) $(ARGS)
 
 bench: setup  ## Measure: rows 1-14, a table and a JSON document (ARGS="--only 1,4 --quick --json FILE --out DIR")
 	@$(PY) -m tests.bench $(ARGS)
