@@ -21,6 +21,7 @@ from models.buffer import codec
 from models.buffer.codec import Header, Row, Staged, StaleTimes, View
 from models.buffer.keys import PartitionKeys, owner_index
 from models.buffer.scripts import call, translate
+from models.buffer.wire import Wire
 from models.core.commands import MAX_LINKS, MAX_PARTS, Append, Command, Delete, ItemOutcome
 from models.core.records import Record
 from models.errors import BufferPolicyError, BufferUnavailable
@@ -146,9 +147,11 @@ _BEGUN: Final[dict[int, Literal["taken", "busy", "paused"]]] = {1: "taken", 0: "
 class Buffer:
     """The Redis side of the pipeline. Thread-safe; make it after fork."""
 
-    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+    def __init__(self, client: redis.Redis, settings: Settings, wire: Wire | None = None) -> None:
+        """``wire``: calls the scripts that saves and reads wait for; ``client`` does by default."""
         # Untyped on purpose: redis-py's annotations answer for sync and async clients at once.
         self.client: Any = client
+        self.wire: Any = wire or client
         self.settings = settings
         self.partitions = tuple(PartitionKeys(n) for n in range(settings.partitions))
         self.stale = StaleTimes(
@@ -185,9 +188,11 @@ class Buffer:
             settings.redis_url, max_connections=connections, timeout=seconds, socket_timeout=seconds,
             socket_connect_timeout=min(seconds, 1.0), retry=Retry(NoBackoff(), 0), socket_keepalive=True,
         )  # fmt: skip
-        return cls(redis.Redis(connection_pool=pool), settings)
+        return cls(redis.Redis(connection_pool=pool), settings, Wire(pool))
 
     def close(self) -> None:
+        if self.wire is not self.client:
+            self.wire.close()
         self.client.close()
         self.client.connection_pool.disconnect()
 
@@ -283,16 +288,16 @@ class Buffer:
         if not self.index_apart:
             index = owner_index(owner_tag(place.owner))
             try:
-                return _decode_save(call(self.client, name, [*key_list, index], args, retries=retries))
+                return _decode_save(call(self.wire, name, [*key_list, index], args, retries=retries))
             except ResponseError as error:
                 if "CROSSSLOT" not in str(error) and "same slot" not in str(error):
                     raise
                 self.index_apart = True
-        return _decode_save(call(self.client, name, key_list, args, retries=retries))
+        return _decode_save(call(self.wire, name, key_list, args, retries=retries))
 
     def list_for_owner(self, place: Place, version: int) -> None:
         """Put the conversation on its owner's index (its row is dirty at ``version``)."""
-        call(self.client, "enlist", [owner_index(owner_tag(place.owner))], [place.hex, version], retries=1)
+        call(self.wire, "enlist", [owner_index(owner_tag(place.owner))], [place.hex, version], retries=1)
 
     # ------------------------------------------------------------------ read
     def read(
@@ -320,7 +325,7 @@ class Buffer:
             keys.meta, keys.epoch, keys.rows(uid), keys.bodies(uid), keys.journal(uid), keys.image_rows(uid),
             keys.image_bodies(uid),
         ]  # fmt: skip
-        return _decode_read(call(self.client, "read", key_list, [_encode(request)], retries=1))
+        return _decode_read(call(self.wire, "read", key_list, [_encode(request)], retries=1))
 
     def now_ms(self) -> int:
         """The buffer server's clock, by which everything here is due or stale."""
