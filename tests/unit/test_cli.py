@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -244,3 +245,12 @@ class TestRun:
         assert (tmp_path / "web.log.1").stat().st_size == LOG_LIMIT_BYTES
         _bound(log)
         assert log.read_bytes() == b"y"
+
+
+def test_a_token_for_the_operators_page_needs_no_owner(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLOTTER_JWT_SECRET", "a-secret-of-at-least-32-bytes-for-tests")
+    answer = CliRunner().invoke(main, ["token", "--ops", "--json"])
+    assert answer.exit_code == 0, answer.output
+    told = json.loads(answer.output)
+    assert (told["owner"], told["scopes"]) == ("operator", ["blotter:operate"])
+    assert CliRunner().invoke(main, ["token"]).exit_code == 2

@@ -59,7 +59,10 @@ def signing_key(environ: Mapping[str, str]) -> str:
 
 
 @click.command(epilog="Example: blotter token chat-backend --scope blotter:act-for --ttl 7d")
-@click.argument("owner")
+@click.argument("owner", required=False)
+@click.option(
+    "--ops", is_flag=True, help="For the page /ops: the scope blotter:operate; OWNER may be left out."
+)
 @click.option(
     "--scope",
     "scopes",
@@ -71,11 +74,17 @@ def signing_key(environ: Mapping[str, str]) -> str:
 )
 @json_option
 @data_option
-def command(owner: str, scopes: tuple[str, ...], ttl_s: int, as_json: bool, data: Path | None) -> None:
+def command(
+    owner: str | None, ops: bool, scopes: tuple[str, ...], ttl_s: int, as_json: bool, data: Path | None
+) -> None:
     """Print a bearer token for OWNER.
 
     Exit code: 0 printed, 1 there is no key to sign it with, 2 wrong usage.
     """
+    if ops:
+        owner, scopes = owner or "operator", tuple(dict.fromkeys((*scopes, "blotter:operate")))
+    if owner is None:
+        raise click.MissingParameter(param_hint="OWNER", param_type="argument")
     if not owner.strip():
         raise click.BadParameter("must not be empty", param_hint="OWNER")
     environ = context(data, "BLOTTER_JWT_SECRET_FILE", "BLOTTER_JWT_SECRET")
