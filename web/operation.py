@@ -59,7 +59,8 @@ class Query:
         elif self.type == "boolean":
             schema = {"type": "boolean"}
         else:
-            schema = {"type": "string", **({"enum": list(self.choices)} if self.choices else {})}
+            allowed = {"enum": list(self.choices)} if self.choices else {"pattern": f"^(?:{self.pattern})$"}
+            schema = {"type": "string", **allowed}
         return schema if self.default is None else {**schema, "default": self.default}
 
 
