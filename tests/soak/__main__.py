@@ -47,7 +47,9 @@ def main() -> int:
     found = []
     for name in names:
         with _stack(name) as stack:
-            campaign = Campaign(stack, seconds=seconds, seed=wish.seed, only=only, clients=wish.clients)
+            campaign = Campaign(
+                stack, seconds=seconds, seed=wish.seed, only=only, clients=wish.clients, alike=wish.rivals
+            )
             campaign.run()
             found.append(campaign.document())
             if name == "blotter" and not campaign.kept:

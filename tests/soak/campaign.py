@@ -76,15 +76,25 @@ class Line:
 
 
 class Campaign:
-    """``only``: names of faults; ``clients``: connections at work."""
+    """``only``: names of faults; ``clients``: connections at work. ``alike``: only what rivals can bear too, a snapshot of
+    each client every 100 ms; else as quick as answers come, with the whole API.
+    """
 
     def __init__(
-        self, stack: Stack, *, seconds: float, seed: int, only: tuple[str, ...] = (), clients: int = 24
+        self,
+        stack: Stack,
+        *,
+        seconds: float,
+        seed: int,
+        only: tuple[str, ...] = (),
+        clients: int = 24,
+        alike: bool = False,
     ) -> None:
         self.stack = stack
         self.seconds = seconds
         self.seed = seed
         self.only = only
+        self.alike = alike
         self.log = Log()
         self.injections: list[Injection] = []
         self.skipped: dict[str, str] = {}
@@ -92,7 +102,9 @@ class Campaign:
         self.undecided = 0
         self.lines: dict[str, Line] = {}
         self._chance = random.Random(f"faults/{seed}")
-        self._clients = [Client(self.log, stack.port, number, seed) for number in range(clients)]
+        self._clients = [
+            Client(self.log, stack.port, number, seed, 0.1 if alike else 0.0) for number in range(clients)
+        ]
         self._probes = itertools.count(1)
         self._chats = self._one_a_partition()
         self._ended = threading.Event()
@@ -113,7 +125,7 @@ class Campaign:
         self._judge()
 
     async def _load(self) -> None:
-        chats = self.stack.name == "blotter"
+        chats = self.stack.name == "blotter" and not self.alike
         lanes = [asyncio.create_task(client.run(chats=chats)) for client in self._clients]
         await asyncio.gather(*lanes)
 
@@ -245,7 +257,7 @@ class Campaign:
     def _drain(self) -> None:
         """All that was acknowledged is given time, and for Blotter a hand, to reach Postgres."""
         if self.stack.pipeline is None:
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 300
             while self._queued() and time.monotonic() < deadline:
                 time.sleep(0.2)
             time.sleep(2)

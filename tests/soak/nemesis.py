@@ -125,7 +125,8 @@ fault("kill -9 a worker child", "worker")(_kill_child("worker"))
 fault("SIGSTOP a worker child", "worker", hold_s=(1, 12))(_stop_child("worker"))
 fault("kill -9 the worker group", "worker")(_kill_part("worker", whole=True))
 fault("kill -9 a web child", "web")(_kill_child("web"))
-fault("SIGSTOP a web child", "web", hold_s=(1, 6))(_stop_child("web"))
+# Longer than clients wait: what they gave up comes to life again when they are further on.
+fault("SIGSTOP a web child", "web", hold_s=(1, 8))(_stop_child("web"))
 fault("kill -9 the web's first process", "web")(_kill_part("web", whole=False))
 fault("kill -9 beat", "beat")(_kill_part("beat", whole=False))
 fault("kill -9 events", "events")(_kill_part("events", whole=True))
@@ -301,7 +302,7 @@ def _commit_lost(stack: Stack, chance: random.Random) -> Iterator[None]:
 @fault("row locks held by another session", hold_s=(2, 6))
 def _row_locks(stack: Stack, chance: random.Random) -> Iterator[None]:
     table, latest = (
-        ("messages", "updated_at DESC") if stack.name == "blotter" else ("saved", "conversation DESC")
+        ("messages", "updated_at DESC") if stack.name == "blotter" else ("saved", "status = 'streaming' DESC")
     )
     with psycopg.connect(stack.database_url) as connection:
         connection.execute(f"SELECT 1 FROM {table} ORDER BY {latest} LIMIT 300 FOR UPDATE")

@@ -92,7 +92,8 @@ class Left(Exception):
 class Client:
     """A lane of conversations, one after another, on a connection of its own."""
 
-    def __init__(self, log: Log, port: int, number: int, seed: int) -> None:
+    def __init__(self, log: Log, port: int, number: int, seed: int, pace_s: float = 0.0) -> None:
+        self.pace_s = pace_s
         self.log = log
         self.port = port
         self.number = number
@@ -155,6 +156,8 @@ class Client:
             fate, answer = await self._call("PUT", f"/api/conversations/{chat}/messages", body)
             mine.saves[number] = (fate, began, now())
             self.log.count(fate)
+            if self.pace_s:
+                await asyncio.sleep(self.pace_s)
             if fate != "acknowledged":
                 # A stream does not stop for one snapshot: the next one says it all again.
                 await asyncio.sleep(0.2)
