@@ -22,7 +22,7 @@ from models.identity import mint_id
 from web.metrics import REQUESTS
 
 #: JSON is nothing to be rendered, framed or run.
-_API_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
+_API_POLICY: Final = "default-src 'none'; frame-ancestors 'none'; sandbox"
 #: The pages: only what this server itself serves.
 _PAGE_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "

@@ -153,3 +153,10 @@ def test_nobody_follows_anothers_conversation(live: EventsProcess, query: str) -
 def test_a_token_that_ran_out_reads_no_more(live: EventsProcess) -> None:
     gone = bearer("ann", seconds=-60)
     assert httpx.get(f"{live.path('theirs')}?offset=-1", headers=gone).status_code == 401
+
+
+def test_what_is_followed_is_nothing_to_be_run(live: EventsProcess) -> None:
+    for query in ("offset=-1", "offset=nonsense"):
+        headers = httpx.get(f"{live.path('theirs')}?{query}", headers=bearer("ann")).headers
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert "sandbox" in headers["Content-Security-Policy"]

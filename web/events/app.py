@@ -186,7 +186,7 @@ class Observed:
                 found["X-Request-Id"] = request_id
                 found["X-Content-Type-Options"] = "nosniff"
                 found["Referrer-Policy"] = "no-referrer"
-                found["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'"
+                found["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'; sandbox"
             await send(message)
 
         try:
