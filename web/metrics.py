@@ -152,7 +152,9 @@ class _Figures(Collector):
             for name, value in figures.items()
             if (number := _number(value)) is not None
         )
-        for name, value in figures.get("counters", {}).items():
+        # Those that never counted are zero, not absent: an alert on their growth must see the first step.
+        counters = {name: 0 for name in COUNTERS if figures} | figures.get("counters", {})
+        for name, value in counters.items():
             yield _single(CounterMetricFamily, *_named(COUNTERS, name), value)
         for name, (metric, meaning) in OF_PARTITIONS.items():
             if partitions := figures.get("partitions"):

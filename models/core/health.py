@@ -108,7 +108,8 @@ def _movement(figures: Mapping[str, Any], limits: Limits, store: str) -> Iterato
             f"{figures['pausedPartitions']} partitions pause after an error",
             "the workers' log names the error; they go on by themselves",
         )
-    if not figures["beatAlive"]:
+    # Sweeps run in workers: without any, whether beat lives cannot be told from here.
+    if not figures["beatAlive"] and figures["workers"]:
         sweeping = figures["sweepAlive"]
         yield Reason(
             "amber",

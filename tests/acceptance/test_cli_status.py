@@ -37,7 +37,7 @@ def come_alive(chat: CrewRig) -> None:
 def test_green_then_amber_then_red(chat: CrewRig, blotter: Console) -> None:
     result = blotter("status", exits=1)
     assert "no worker is alive" in result.stdout
-    assert "→ start beat" in result.stdout
+    assert "→ start workers" in result.stdout
     come_alive(chat)
     assert blotter("status").stdout.startswith("green  all is well\n")
     assert blotter.json("status")["level"] == "green"

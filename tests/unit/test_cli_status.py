@@ -23,8 +23,10 @@ WELL: dict[str, Any] = {
 }
 
 
-def judged(store: str = "ok", faults: tuple[str, ...] = (), **figures: Any) -> tuple[str, str]:
-    reasons = judge(WELL | figures, LIMITS, store=store, faults=faults)
+def judged(
+    store: str = "ok", faults: tuple[str, ...] = (), broker: str = "ok", **figures: Any
+) -> tuple[str, str]:
+    reasons = judge(WELL | figures, LIMITS, store=store, broker=broker, faults=faults)
     assert all(reason.reason and reason.step for reason in reasons)
     assert [r.level for r in reasons] == sorted((r.level for r in reasons), key=["red", "amber"].index)
     return level(reasons), " | ".join(f"{reason.reason} → {reason.step}" for reason in reasons)
@@ -33,6 +35,10 @@ def judged(store: str = "ok", faults: tuple[str, ...] = (), **figures: Any) -> t
 def test_all_is_well() -> None:
     assert judged() == ("green", "")
     assert judged(bufferMaxBytes=0) == ("green", "")
+
+
+def test_without_workers_nobody_is_sent_to_beat_whose_sweeps_they_run() -> None:
+    assert "beat" not in judged(workers=[], beatAlive=False, sweepAlive=False)[1]
 
 
 def test_an_open_reply_may_wait_for_its_autosave() -> None:
@@ -50,6 +56,8 @@ def test_an_open_reply_may_wait_for_its_autosave() -> None:
         ({"beatAlive": False}, "amber", "workers sweep in its place → start beat"),
         ({"beatAlive": False, "sweepAlive": False}, "amber", "nobody sweeps"),
         ({"workers": []}, "amber", "no worker is alive"),
+        ({"broker": "unavailable"}, "amber", "the broker is not usable (unavailable)"),
+        ({"bufferWriteSeconds": 0.3}, "amber", "a small write to the buffer took 300 ms"),
         ({"workers": [], "oldestDirtyAgeSeconds": 41.0}, "red", "no worker is alive: 3 items stay"),
         ({"bufferUsedBytes": 61}, "amber", "61% full"),
         ({"bufferUsedBytes": 81}, "red", "saves are refused above 80%"),
