@@ -501,7 +501,7 @@ export class Outbox {
     }
   }
 
-  /** All rows of an account, oldest first. */
+  /** All rows of an account, in the order their items were first said. */
   async rows(account) {
     const database = await this.#open;
     if (!database) return [];
@@ -513,7 +513,7 @@ export class Outbox {
     }
   }
 
-  /** Makes `keys`, as far as they still belong to one of `tabs`, `tab`'s own; resolves to those rows. */
+  /** Makes `keys`, as far as they still belong to one of `tabs`, `tab`'s own; resolves to those rows, in that order. */
   async claim(keys, tabs, tab) {
     const database = await this.#open;
     if (!database || keys.length === 0) return [];
@@ -618,7 +618,7 @@ class Item {
     this.id = id;
     this.key = `${conversationId}\n${kind}\n${id}`;
     this.order = ++orders;
-    this.at = 0; // ms; first change not yet acknowledged
+    this.at = 0; // ms; when it was first said, here or on the page it was taken over from; 0: the server had it before
     this.want = null;
     this.known = null;
     this.source = null; // () => fields: what is shown, asked for when it is about to be sent
@@ -1022,7 +1022,7 @@ export class Blotter extends EventTarget {
   /** Notes that an item changed and is to go out in `ms`. */
   #touch(item, ms) {
     const now = this.#env.now();
-    if (!item.dirty) item.at = now;
+    if (!item.acked) item.at ||= now;
     item.own = true;
     item.changes++;
     item.failed = null;
@@ -1303,7 +1303,6 @@ export class Blotter extends EventTarget {
   #clean(item) {
     item.sent = item.changes;
     item.dueAt = null;
-    item.at = 0;
     item.journalAt = null;
     item.confirms = 0;
     if (item.stored) this.#finish(item);
@@ -1660,7 +1659,7 @@ export class Blotter extends EventTarget {
       saved: this.#env.now(),
       account: this.#account,
       tab,
-      at: item.at || this.#env.now(),
+      at: item.at,
       order: item.order,
       conversationId: item.conversationId,
       kind: item.kind,
@@ -1782,6 +1781,8 @@ export class Blotter extends EventTarget {
     if (this.#disposed) return;
     for (const [id, conversation] of this.#conversations) conversation.behind = left.get(id) ?? 0;
     this.#more = left.size > 0;
+    // They are created as they were first said, whichever was changed last; of one item the later words go on top.
+    for (const row of claimed) this.#item(row.kind, row.conversationId, row.id);
     for (const row of claimed.sort((one, other) => one.saved - other.saved || one.order - other.order)) this.#adopt(row);
     this.#pump();
   }
@@ -1801,7 +1802,7 @@ export class Blotter extends EventTarget {
     if (item.want !== null && item.dirty && !item.own) {
       // Two gone pages had it: the later one's words go over the earlier one's.
       if (row.acked) return;
-      item.at = Math.min(item.at || row.at, row.at);
+      item.at = Math.min(item.at, row.at);
       item.revision = Math.max(item.revision ?? -1, row.revision ?? -1);
       if (item.revision < 0) item.revision = null;
       const behind = row.mode === "stream" && progress(row.kind, row.want) < progress(item.kind, item.want);
@@ -1811,7 +1812,8 @@ export class Blotter extends EventTarget {
       return;
     }
     if (item.want !== null && (item.dirty || item.open)) {
-      // This page has said something newer: theirs counts only where it has not.
+      // This page has said something newer: theirs counts only where it has not. It was first said there.
+      item.at = Math.min(item.at, row.at);
       if (item.want.deleted || row.want.deleted || row.mode !== "edit") return;
       for (const [name, value] of Object.entries(row.want)) {
         const theirs = row.known === null || !same(row.known[name], value);

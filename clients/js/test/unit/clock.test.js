@@ -287,6 +287,49 @@ test("leaving: what fits goes out with keepalive, below 60 KB in total; what doe
   await again.blotter.dispose();
 });
 
+/** A page that dies offline after `live`; resolves to the ids the next page creates, in order. */
+async function createdAfterDeath(live) {
+  const server = yesServer();
+  const offline = () => Promise.reject(new TypeError("fetch failed"));
+  const indexedDB = new IDBFactory();
+  const locks = new Locks();
+  const first = world({ server, page: new Page({ fetch: server.fetch, indexedDB, locks }) });
+  await first.clock.pass(100);
+  await live(first, () => (server.state.answer = offline));
+  first.page.die();
+  const up = yesServer();
+  const next = world({ server: up, page: new Page({ fetch: up.fetch, indexedDB, locks }) });
+  await next.blotter.replay();
+  await next.clock.pass(0);
+  await next.blotter.dispose();
+  return up.log.flatMap((entry) => entry.body?.messages?.map((one) => one.id) ?? [entry.body?.id]);
+}
+
+test("a stream that went on after a later message was said still stands before it on the next page", async () => {
+  const ids = await createdAfterDeath(async ({ blotter, clock }, goOffline) => {
+    const reply = blotter.startReply("c", { id: "reply" });
+    await clock.pass(1_000); // its stub is acknowledged
+    goOffline();
+    blotter.saveUserMessage("c", { id: "later", content: "meanwhile" });
+    await clock.pass(1_000);
+    reply.append("more");
+    await clock.pass(1_000);
+  });
+  assert.deepEqual(ids, ["reply", "later"]);
+});
+
+test("of two messages said in the same moment, the first stays the first though it was changed last", async () => {
+  const ids = await createdAfterDeath(async ({ blotter, clock }, goOffline) => {
+    goOffline();
+    blotter.saveUserMessage("c", { id: "first", content: "1" });
+    blotter.saveUserMessage("c", { id: "second", content: "2" });
+    await clock.pass(1_000);
+    blotter.saveUserMessage("c", { id: "first", content: "1, edited" });
+    await clock.pass(1_000);
+  });
+  assert.deepEqual(ids, ["first", "second"]);
+});
+
 test("beforeunload is listened to only while something is unacknowledged", async () => {
   const { blotter, page, clock } = world();
   const seen = [];
