@@ -202,6 +202,13 @@ class Settings(BaseModel):
         le=10_000_000,
         description="requests of one owner a minute and web process; 0: no limit (as in the embedded mode)",
     )
+    owner_bytes_per_minute: int = Field(
+        512 * 1024**2,
+        alias="BLOTTER_OWNER_BYTES_PER_MINUTE",
+        ge=0,
+        le=1024**4,
+        description="bytes of bodies of one owner a minute and web process; 0: no limit (as in the embedded mode)",
+    )
     web_threads: int = Field(8, alias="WEB_THREADS", ge=1, le=1024, description="threads of one web process")
     body_seconds: _Seconds = Field(
         10.0,

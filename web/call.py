@@ -1,7 +1,7 @@
 """One authenticated request on its way to a view: checks in order, then a Call with everything a view needs.
 
-Order: token (401, 403), owner's rate (429), ids in the path (422), query (422), then the body: media type (415), size
-(413), JSON (400), schema (422). So a stranger's 20 MB are never read, and nothing reaches the pipeline unchecked.
+Order: token (401, 403), owner's rate (429), ids in the path (422), query (422), then the body: owner's bytes (429), media
+type (415), size (413), JSON (400), schema (422). So a stranger's 20 MB are never read, and nothing reaches the pipeline unchecked.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from flask import Request, Response, request
+from flask import Request, Response, g, request
 from pydantic import BaseModel, ValidationError
 from werkzeug.exceptions import ClientDisconnected
 
-from models.identity import is_id
+from models.identity import conversation_uid, is_id
 from models.settings import Settings
 from web.auth import OPERATE, OWNER_HEADER, Verifier
 from web.operation import Operation, Parsed, query_reader
@@ -39,6 +39,7 @@ class Context:
         self.verifier = Verifier(settings)
         self.waiters = Waiters(settings.web_threads // 4)
         self.rate = OwnerRate(0 if settings.embedded else settings.owner_requests_per_minute)
+        self.sent = OwnerRate(0 if settings.embedded else settings.owner_bytes_per_minute, unit="bytes")
         self.pipeline = connect
         self.around = Around(connect)
         #: Bytes; the most that any address takes.
@@ -71,7 +72,8 @@ def handler(operation: Operation, context: Context) -> Callable[..., Response]:
     )
     view = operation.view
     must_operate = operation.auth == "operator" and not context.settings.embedded
-    verifier, rate, prefers, names = context.verifier, context.rate, operation.prefer, operation.names
+    verifier, rate, sent = context.verifier, context.rate, context.sent
+    prefers, names = operation.prefer, operation.names
 
     def handle(**ids: str) -> Response:
         incoming: Request = request._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001
@@ -84,8 +86,13 @@ def handler(operation: Operation, context: Context) -> Callable[..., Response]:
         for name, value in ids.items():
             if not is_id(value):
                 raise invalid(names[name], "Must be 1-256 characters of A-Z a-z 0-9 _ . ~ : @ -.")
+        if "conversation_id" in ids:
+            g.conversation = conversation_uid(owner, ids["conversation_id"]).hex
         query = read_query(incoming)
-        body = None if read_body is None else read_body(incoming)
+        body = None
+        if read_body is not None:
+            sent.spend(owner, incoming.content_length or 0)
+            body = read_body(incoming)
         wait_ms = wait_asked(headers.get("Prefer")) if prefers else 0
         return view(Call(context, owner, body, query, wait_ms), **ids)
 

@@ -74,7 +74,7 @@ _KINDS = (
     Kind("invalid", 422, "Invalid", "`errors` names each field and what is wrong with it."),
     Kind("surrogate-split", 422, "Offset inside a character", "The offset lies between the halves of a surrogate pair."),
     Kind("not-text", 422, "Part has no text", "The part that was appended to has no text."),
-    Kind("rate-limited", 429, "Too many requests", "This owner's requests a minute are used up."),
+    Kind("rate-limited", 429, "Too many requests", "This owner's requests, or bytes, a minute are used up."),
     Kind("internal", 500, "Internal error", "A fault on our side; it was logged under the request's id."),
     Kind("buffer-unavailable", 503, "Buffer unavailable", "The save may or may not have been kept: send it again.", 1),
     Kind("buffer-unfit", 503, "Buffer unfit", "Nothing was kept: the buffer would not keep what it acknowledges. Its operator sees why in `blotter status`; send it again then.", 5),

@@ -38,6 +38,7 @@ def environment(database_url: str, buffer_url: str, **settings: str) -> dict[str
         "CELERY_BROKER_URL": "redis://127.0.0.1:1/0",
         "BLOTTER_JWT_SECRET": SECRET,
         "BLOTTER_OWNER_REQUESTS_PER_MINUTE": "0",
+        "BLOTTER_OWNER_BYTES_PER_MINUTE": "0",
         "BLOTTER_PARTITIONS": "4",
         "BLOTTER_STORE_CONNECT_MS": "5000",
         "BLOTTER_LOG_LEVEL": "WARNING",

@@ -19,6 +19,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from models.errors import SettingsError
+from models.identity import conversation_uid
 from models.settings import Settings
 from web.app import create_app
 from web.operation import Operation
@@ -266,8 +267,21 @@ def test_one_owners_requests_are_limited_but_not_anothers() -> None:
     assert int(refused.headers["Retry-After"]) >= 1
 
 
+def test_one_owners_bytes_are_limited_before_they_are_read_as_json() -> None:
+    client = make(owner_bytes_per_minute=1000).test_client()
+    sent = {"data": b"x" * 600, "content_type": "application/json"}
+    statuses = [
+        client.post(MESSAGES, headers={"Authorization": f"Bearer {token(sub=sub)}"}, **sent).status_code
+        for sub in ("ann", "ann", "ann", "bob")
+    ]
+    assert statuses == [400, 400, 429, 400]
+    refused = client.post(MESSAGES, headers={"Authorization": f"Bearer {token()}"}, **sent)
+    assert "bytes" in problem(refused, 429, "rate-limited")["detail"]
+    assert int(refused.headers["Retry-After"]) >= 1
+
+
 def test_embedded_there_is_no_limit() -> None:
-    client = make(owner_requests_per_minute=1, embedded=True).test_client()
+    client = make(owner_requests_per_minute=1, owner_bytes_per_minute=1, embedded=True).test_client()
     headers = {"Authorization": f"Bearer {token()}"}
     statuses = {client.get("/api/conversations/%20", headers=headers).status_code for _ in range(5)}
     assert statuses == {422}
@@ -336,6 +350,8 @@ def test_the_log_holds_the_route_and_no_ids_queries_tokens_or_text(capfd: pytest
     (line,) = [orjson.loads(line) for line in written.splitlines() if line.startswith("{")]
     assert {"method": "POST", "status": 422, "request_id": "req-1", "level": "info"}.items() <= line.items()
     assert line["route"] == "/api/conversations/<conversation_id>/messages"
+    # As the workers' log and the tables name it.
+    assert line["conversation"] == conversation_uid("ann", "private-id").hex
     assert "private" not in written
     assert secret not in written
 

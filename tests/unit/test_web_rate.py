@@ -66,6 +66,20 @@ def test_after_the_time_told_one_more_fits(early: int, late: int) -> None:
     rate.spend("ann")
 
 
+@pytest.mark.parametrize("sizes", [[10], [9, 30], [100], [1] * 10, [3, 3, 3, 3]])
+def test_amounts_add_up_and_after_the_time_told_more_fits(sizes: list[int]) -> None:
+    """The last may go beyond the limit; then longer is to be waited."""
+    clock = Clock()
+    rate = OwnerRate(10, clock, unit="bytes")
+    for size in sizes:
+        rate.spend("ann", size)
+    with pytest.raises(Problem, match="rate-limited") as refused:
+        rate.spend("ann", 1)
+    assert refused.value.detail == "More than 10 bytes in a minute."
+    clock.now += int(refused.value.headers["Retry-After"])
+    rate.spend("ann", 1)
+
+
 def test_who_stays_away_is_forgotten() -> None:
     clock = Clock()
     rate = OwnerRate(10, clock)
