@@ -1,7 +1,7 @@
 """What every answer gets, and what is noted of every request: id, security headers, latency, one line of log.
 
-Law: the log holds method, route (the template, never the path with its ids), status, milliseconds and the request's
-id; never a query, a body, a token or chat text. A fault is logged as its class and where it arose, without its message,
+Law: the log holds method, route (the template, never the path with its ids), status, milliseconds, the request's
+id and the conversation's uid; never a query, a body, a token or chat text. A fault is logged as its class and where it arose, without its message,
 which might quote what was sent.
 """
 
@@ -104,7 +104,17 @@ def _note(response: Response, log: Any) -> None:
             status=response.status_code,
             ms=round(seconds * 1000, 2),
             request_id=request_id(),
+            **bound(),
         )
+
+
+def bound() -> dict[str, str]:
+    """What else a line of this request carries: the uid of its conversation, which the workers' log names too.
+
+    It is a digest of owner and id, and tells neither.
+    """
+    conversation = g.get("conversation")
+    return {} if conversation is None else {"conversation": conversation}
 
 
 def request_id() -> str:
@@ -122,4 +132,4 @@ def note_fault(log: Any, error: BaseException) -> None:
     places = [
         f"{place.filename}:{place.lineno} {place.name}" for place in traceback.extract_tb(error.__traceback__)
     ]
-    log.error("fault", error=type(error).__name__, places=places[-12:], request_id=request_id())
+    log.error("fault", error=type(error).__name__, places=places[-12:], request_id=request_id(), **bound())
