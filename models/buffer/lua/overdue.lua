@@ -4,9 +4,14 @@
 -- ARGV 1 autosave_ms, 2 bell ms (0: only look)
 -- Returns {1 rung (send the doorbell), ms the most overdue is late (-1: nothing is), ms of the server's clock,
 --      1 laid out, 1 free (no flusher, no pause)}
--- Prevents: a second doorbell while one is out; a score far ahead (the clock went back) that nobody would ever look at.
+-- Prevents: a second doorbell while one is out; a score far ahead (the clock went back) that nobody would ever look at;
+--      a bell, lease or pause that outlives the clock that set it: their ends lie in the file as times of day.
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+for i = 4, 6 do
+  -- None is ever set for longer.
+  if redis.call('PTTL', KEYS[i]) > 300000 then redis.call('DEL', KEYS[i]) end
+end
 local late = -1
 for i = 2, 3 do
   local first = redis.call('ZRANGE', KEYS[i], 0, 0, 'WITHSCORES')
