@@ -53,6 +53,7 @@ def create_app(settings: Settings | None = None, pipeline: Pipeline | None = Non
         app.add_url_rule(
             operation.rule, operation.id, handler(operation, context), methods=[operation.method]
         )
+    app.add_url_rule("/favicon.ico", "icon", lambda: app.send_static_file("demo/icon.svg"))
     views.install(app, context)
     ops.install(app, context)
     observe.install(app, log)

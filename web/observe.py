@@ -24,7 +24,7 @@ from web.metrics import REQUESTS
 #: JSON is nothing to be rendered, framed or run.
 _API_POLICY: Final = "default-src 'none'; frame-ancestors 'none'; sandbox"
 #: The pages: only what this server itself serves.
-_PAGE_POLICY: Final = (
+PAGE_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
@@ -75,7 +75,7 @@ def install(app: Flask, log: Any) -> None:
         headers.add("X-Content-Type-Options", "nosniff")
         headers.add("Referrer-Policy", "no-referrer")
         # A page that needs another policy, such as the demo chat, has brought it.
-        headers.setdefault("Content-Security-Policy", _PAGE_POLICY if _is_page(response) else _API_POLICY)
+        headers.setdefault("Content-Security-Policy", PAGE_POLICY if _is_page(response) else _API_POLICY)
         _note(response, log)
         return response
 

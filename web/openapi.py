@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from flask import Response
@@ -15,6 +15,9 @@ from models.identity import ID_PATTERN
 from web import answers as shapes
 from web.operation import Answer, Operation
 from web.problems import KINDS, MEDIA_TYPE
+
+if TYPE_CHECKING:
+    from web.call import Context
 
 _REF: Final = "#/components/schemas/{model}"
 _HEADERS: Final[dict[str, str]] = {
@@ -31,6 +34,8 @@ _HEADERS: Final[dict[str, str]] = {
     "Stream-Closed": "`true`: the conversation is deleted, nothing follows.",
     "Blotter-Buffer-Epoch": "When it changes, send again what was not yet stored.",
 }
+#: Served by a process of its own.
+EVENTS_PATH: Final = "/api/conversations/{conversationId}/events"
 #: Problems that any operation with a token may answer.
 _ALWAYS: Final = ("unauthenticated", "forbidden", "invalid", "rate-limited", "internal")
 
@@ -40,8 +45,8 @@ def document_view() -> Operation:
     return _DOCUMENT
 
 
-def _serve(_: Any) -> Response:
-    return Response(document_bytes(), content_type="application/json")
+def _serve(context: Context) -> Response:
+    return Response(document_bytes(context.settings.events_url), content_type="application/json")
 
 
 _DOCUMENT = Operation(
@@ -57,19 +62,22 @@ _DOCUMENT = Operation(
 
 
 @lru_cache(maxsize=1)
-def document_bytes() -> bytes:
+def document_bytes(events_url: str | None) -> bytes:
     """The document as it is served."""
-    return orjson.dumps(document())
+    return orjson.dumps(document(events_url))
 
 
-def document() -> dict[str, Any]:
-    """The document as a value."""
+def document(events_url: str | None = None) -> dict[str, Any]:
+    """The document as a value. ``events_url``: where the events process is reached, if not where the others are."""
     from web.routes import OPERATIONS
 
     operations = (*OPERATIONS, _DOCUMENT)
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+    if events_url:
+        for described in paths[EVENTS_PATH].values():
+            described["servers"] = [{"url": events_url.rstrip("/"), "description": "The events process."}]
     return {
         "openapi": "3.1.0",
         "info": {

@@ -245,7 +245,7 @@ _SERVICE: Final = (
         "getHome", "GET", "/", "What this is", service.page("index.html"), "pages", _HTML, auth="none",
     ),
     Operation(
-        "getDocs", "GET", "/docs", "This document, to read and to try", service.page("docs.html"), "pages", _HTML,
+        "getDocs", "GET", "/docs", "This document, to read and to try", service.docs, "pages", _HTML,
         auth="none",
     ),
     Operation(

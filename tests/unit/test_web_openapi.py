@@ -52,7 +52,7 @@ def test_every_route_is_documented_and_everything_documented_is_a_route(served: 
         (method, re.sub("<[^>]*>", "{}", rule.rule))
         for rule in app.url_map.iter_rules()
         for method in rule.methods - {"HEAD", "OPTIONS"}
-        if rule.endpoint != "static"
+        if rule.endpoint not in ("static", "icon")
     }
     documented = {
         (method.upper(), re.sub("{[^}]*}", "{}", path))
@@ -100,3 +100,22 @@ def test_every_kind_of_problem_is_listed_and_every_one_but_the_catch_all_is_some
 
 def test_no_schema_shows_a_default_that_is_none_of_ours(served: dict[str, Any]) -> None:
     assert b'"default":null' not in orjson.dumps(served["components"]["schemas"])
+
+
+def test_the_events_operation_alone_names_the_events_process_as_its_server() -> None:
+    app = create_app(Settings(jwt_secret="x" * 32, events_url="https://events.example.com:8401/"))
+    served = orjson.loads(app.test_client().get("/openapi.json").get_data())
+    validate(served)
+    named = {one["operationId"]: one["servers"][0]["url"] for one in operations(served) if "servers" in one}
+    assert named == {"followConversation": "https://events.example.com:8401"}
+    assert served["servers"] == [{"url": "/"}]
+    assert not any("servers" in one for one in operations(orjson.loads(orjson.dumps(document()))))
+
+
+def test_the_page_of_the_api_may_call_the_events_process_and_nobody_else() -> None:
+    app = create_app(Settings(jwt_secret="x" * 32, events_url="https://events.example.com:8401/"))
+    policies = {
+        path: app.test_client().get(path).headers["Content-Security-Policy"] for path in ("/docs", "/ops")
+    }
+    assert "connect-src 'self' https://events.example.com:8401;" in policies["/docs"]
+    assert "connect-src 'self';" in policies["/ops"]

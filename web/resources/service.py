@@ -6,12 +6,14 @@ from contextlib import suppress
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from flask import Response
 
 from models.errors import BlotterError, BufferUnavailable, SettingsError, StoreUnavailable
 from web import metrics, render
 from web.call import Call, Context
+from web.observe import PAGE_POLICY
 from web.problems import KINDS, Problem
 
 _STATIC = Path(__file__).resolve().parent.parent / "static"
@@ -60,6 +62,19 @@ def page(name: str) -> Any:
         return Response(html, content_type="text/html; charset=utf-8")
 
     return view
+
+
+_DOCS = page("docs.html")
+
+
+def docs(context: Context) -> Response:
+    """The page of the API. It may call the events process too, where that is another origin."""
+    response: Response = _DOCS(context)
+    events = urlsplit(context.settings.events_url or "")
+    if events.netloc:
+        connect = f"connect-src 'self' {events.scheme}://{events.netloc}"
+        response.headers["Content-Security-Policy"] = PAGE_POLICY.replace("connect-src 'self'", connect)
+    return response
 
 
 def problem(_: Context, slug: str) -> Response:

@@ -68,7 +68,8 @@ async function send(api, call, form, output) {
   output.textContent = "…";
   try {
     const began = performance.now();
-    const response = await fetch(query.size ? `${path}?${query}` : path, request);
+    const server = call.operation.servers?.[0].url ?? "";
+    const response = await fetch(server + (query.size ? `${path}?${query}` : path), request);
     const text = await response.text();
     let shown = text;
     try { shown = JSON.stringify(JSON.parse(text), null, 2); } catch { /* not JSON: shown as it is */ }
@@ -114,7 +115,8 @@ function callDetails(api, path, method, operation) {
   const title = element("summary", {},
     element("span", { className: "method" }, call.method), element("code", {}, path), ` ${operation.summary}`);
   const about = `${operation.operationId}. ${operation.description ?? ""}`;
-  return element("details", { id: operation.operationId }, title, element("p", { className: "quiet" }, about),
+  const server = operation.servers ? [element("p", {}, "Server: ", element("code", {}, operation.servers[0].url))] : [];
+  return element("details", { id: operation.operationId }, title, element("p", { className: "quiet" }, about), ...server,
     table(["Status", "", "Body"], answers), ...tryForm(api, call));
 }
 
