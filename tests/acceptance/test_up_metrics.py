@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import psutil
@@ -59,6 +63,19 @@ def web_processes(running: Up) -> list[psutil.Process]:
             if "resource_tracker" not in " ".join(child.cmdline()):
                 serving.append(child)
     return serving
+
+
+def test_a_web_process_that_has_ended_and_was_not_looked_at_serves_no_more() -> None:
+    """A zombie has no command line: psutil raises for it."""
+    ended = subprocess.Popen(["true"])
+    try:
+        zombie = psutil.Process(ended.pid)
+        eventually(lambda: zombie.status() == psutil.STATUS_ZOMBIE)
+        here: Any = SimpleNamespace(pid=lambda _: os.getpid())
+        assert zombie in psutil.Process().children(recursive=True)
+        assert zombie not in web_processes(here)
+    finally:
+        ended.wait()
 
 
 @pytest.mark.timeout(180)

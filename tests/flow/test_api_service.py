@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import redis
 from jsonschema import ValidationError
 from prometheus_client.parser import text_string_to_metric_families
 
 from models.settings import load
-from tests.flow.api import SECRET, Api, Reply, check, fresh
+from tests.flow.api import SECRET, Api, Reply, check, fresh, token
 from tests.flow.rig import rig
 from tests.servers import Running, RunningPostgres, eventually, start_postgres, start_valkey
 from web.app import create_app
@@ -84,6 +85,29 @@ def test_ready_while_the_buffer_answers(own: tuple[Api, Running, RunningPostgres
     api, _, _ = own
     ready = api("GET", "/readyz")
     assert (ready.status, ready.body) == (200, {"status": "ok", "buffer": "ok", "store": "ok"})
+
+
+def test_a_buffer_that_would_not_keep_it_is_told_as_unfit_and_nothing_was_kept() -> None:
+    with start_valkey() as valkey, redis.Redis.from_url(valkey.url) as client:
+        environ = {
+            "BLOTTER_JWT_SECRET": SECRET,
+            "REDIS_URL": valkey.url,
+            "CELERY_BROKER_URL": "redis://127.0.0.1:1/0",
+            "DATABASE_URL": "postgresql://127.0.0.1:1/none",
+        }
+        web = create_app(load(environ)).test_client()
+        client.config_set("appendfsync", "no")
+        refused = web.post(
+            "/api/conversations/c1/messages",
+            json={"id": "m1", "role": "user", "content": "hello"},
+            headers={"Authorization": f"Bearer {token()}"},
+        )
+        assert refused.status_code == 503
+        assert refused.headers["Retry-After"]
+        told = refused.get_json()
+        assert told["type"] == "/problems/buffer-unfit"
+        assert told["detail"].startswith("Nothing was kept")
+        assert not [key for key in client.keys("*") if b"c1" in key or b"m1" in (client.dump(key) or b"")]
 
 
 def test_without_postgres_saves_go_on_and_readiness_is_only_degraded(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import http.server
 import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -15,7 +19,7 @@ from models.settings import load
 from web.cli.errors import CannotRun
 from web.cli.folder import Folder, free_port
 from web.cli.procfile import read_procfile
-from web.cli.run import CHECKOUT, choose_port
+from web.cli.run import CHECKOUT, choose_port, why_not_ours
 from web.cli.start import check
 
 KEY = {"BLOTTER_JWT_SECRET": "a-secret-of-at-least-32-bytes-for-tests"}
@@ -87,6 +91,56 @@ def test_a_port_that_is_shared_by_somebody_is_taken() -> None:
 def test_a_port_that_is_none_is_refused(port: str) -> None:
     with pytest.raises(CannotRun, match="is no port"):
         check([*GRANIAN, port], KEY)
+
+
+def test_a_second_web_on_a_port_that_is_taken_says_so_and_starts_nothing() -> None:
+    bin_ = Path(sys.executable).parent
+    with socket.socket() as other:
+        # As granian's own processes share theirs.
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        ended = subprocess.run(
+            read_procfile(CHECKOUT / "Procfile")["web"],
+            env={"PATH": f"{bin_}{os.pathsep}{os.environ['PATH']}", **KEY, "PORT": port},
+            cwd=CHECKOUT,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == f"Error: port {port} of 127.0.0.1 is taken; set PORT (or EVENTS_PORT) to another\n"
+
+
+class Ready(http.server.BaseHTTPRequestHandler):
+    """Says 200 to whatever is asked, as another web would."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_web_that_answers_on_our_port_is_not_taken_for_ours() -> None:
+    with (
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), Ready) as other,
+        subprocess.Popen(["sleep", "60"]) as ours,
+    ):
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        try:
+            part: Any = SimpleNamespace(process=ours)
+            stranger = why_not_ours(part, other.server_port, "/readyz")
+            part.process = SimpleNamespace(pid=os.getpid())
+            own = why_not_ours(part, other.server_port, "/readyz")
+        finally:
+            other.shutdown()
+            ours.kill()
+    assert stranger == f"port {other.server_port} is another program's"
+    assert own == ""
 
 
 def test_the_port_of_the_api_is_remembered_until_somebody_has_it(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import jwt
@@ -246,6 +248,53 @@ def test_pages_refer_to_nothing_elsewhere(client: FlaskClient) -> None:
             assert response.status_code == 200
             assert b"http://" not in response.get_data()
             assert b"https://" not in response.get_data()
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/ops", "/problems/gone"])
+def test_a_page_has_an_icon_and_its_links_lead_somewhere(client: FlaskClient, path: str) -> None:
+    html = client.get(path).get_data(as_text=True)
+    (icon,) = re.findall(r"rel=\"?icon\"? href=\"?([^ \">]+)", html)
+    links = set(re.findall(r"(?:href|src)=\"?(/[^ \">#]*)", html))
+    assert icon in links
+    assert links & {"/", "/docs"} or path == "/", "no way back"
+    for link in links - {"/readyz", "/metrics"}:  # these two reach for the pipeline
+        with client.get(link) as found:
+            assert found.status_code == 200, link
+
+
+def test_browsers_find_the_icon_where_they_look_for_it(client: FlaskClient) -> None:
+    with client.get("/favicon.ico") as found:
+        assert (found.status_code, found.mimetype) == (200, "image/svg+xml")
+        assert found.get_data().startswith(b"<svg")
+
+
+def test_readiness_names_an_address_of_postgres_that_libpq_does_not_take() -> None:
+    settings = Settings(jwt_secret=SECRET, database_url="postgresql://u:hunter2@localhost/x?nonsense=1")
+    response = create_app(settings).test_client().get("/readyz")
+    assert response.status_code == 503
+    assert response.headers["Retry-After"]
+    assert response.get_json() == {
+        "status": "unavailable",
+        "buffer": "unknown",
+        "store": "misconfigured: DATABASE_URL",
+    }
+
+
+@pytest.mark.parametrize("length", [512, 513, 4096])
+def test_a_cursor_as_long_as_ours_may_be_is_read(length: int) -> None:
+    """A cursor holds a place, which grows where items were put between others."""
+    asked: list[object] = []
+
+    class Reads:
+        def items(self, *_: object, after: object, **__: object) -> Any:
+            asked.append(after)
+            return SimpleNamespace(items=[], after=None, partial=False, etag=None)
+
+    app = create_app(Settings(jwt_secret=SECRET), Reads())  # type: ignore[arg-type]
+    headers = {"Authorization": f"Bearer {token()}"}
+    path = f"/api/conversations/c1/messages?after={'x' * length}"
+    assert app.test_client().get(path, headers=headers).status_code == 200
+    assert asked == ["x" * length]
 
 
 def test_alive_touches_nothing(client: FlaskClient) -> None:

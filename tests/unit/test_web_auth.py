@@ -12,11 +12,13 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from starlette.datastructures import Headers, QueryParams
 
 from models.errors import SettingsError
 from models.settings import Settings
 from web import auth
 from web.auth import BadOwner, Caller, Forbidden, Unauthenticated, Verifier
+from web.events.requests import Gate
 from web.keys import KeySet, KeysUnavailable, load_secrets
 
 SECRET = "a-secret-of-at-least-32-bytes-for-tests"
@@ -148,6 +150,13 @@ def test_refused_tokens_are_not_remembered_and_the_rest_is_bounded(monkeypatch: 
 def test_claims_beyond_all_bounds_are_refused(claims: dict[str, Any]) -> None:
     with pytest.raises(Unauthenticated):
         Verifier(settings()).caller(f"Bearer {token(**claims)}")
+
+
+@pytest.mark.parametrize("expires", [10**400, -(10**400)])
+def test_who_asks_for_events_is_checked_the_same(expires: int) -> None:
+    gate = Gate(settings())
+    with pytest.raises(Unauthenticated):
+        gate.check(Headers({"authorization": f"Bearer {token(exp=expires)}"}), "c1", QueryParams("offset=-1"))
 
 
 def test_a_subject_of_256_bytes_is_taken() -> None:
