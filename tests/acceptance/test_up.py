@@ -1,4 +1,7 @@
-"""`blotter up` as an operator meets it: real servers, stand-in programs, kills of every kind, nothing left behind."""
+"""`blotter up` as an operator meets it: real servers, stand-in programs, kills of every kind, nothing left behind.
+
+A run takes seconds to start: the tests share one where it outlives them.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def one_run() -> Iterator[tuple[Up, dict[str, str]]]:
-    """A run that several tests kill parts of, and what its env says. One row is in it."""
+    """A run that several tests look at and kill parts of, and what its env says. One row is in it."""
     with private_directory() as directory, up(directory / "data") as running:
         environ = running.wait_ready()
         write_a_row(environ, 1)
@@ -54,44 +57,65 @@ def rows(environ: dict[str, str]) -> tuple[list[int], list[bytes]]:
         return stored, sorted(client.keys("k*"))
 
 
-def test_env_tells_the_addresses_of_servers_that_answer_and_is_private(folder: Path) -> None:
-    with up(folder) as running:
-        environ = running.wait_ready()
-        assert stat.S_IMODE((folder / "env").stat().st_mode) == 0o600
-        assert environ["BASE_URL"].startswith("http://127.0.0.1:")
-        assert environ["DATABASE_URL"].startswith("postgresql://")
-        with redis.Redis.from_url(environ["REDIS_URL"], decode_responses=True) as client:
-            assert client.config_get("appendfsync") == {"appendfsync": "always"}
-        with redis.Redis.from_url(environ["CELERY_BROKER_URL"], decode_responses=True) as client:
-            assert client.config_get("appendfsync") == {"appendfsync": "everysec"}
-        key_file = Path(environ["BLOTTER_JWT_SECRET_FILE"])
-        assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
-        assert len(key_file.read_bytes().strip()) >= 32
-        assert {path.name for path in (folder / "logs").iterdir()} == {
-            "beat.log", "broker.log", "buffer.log", "postgres.log", "web.log", "worker.log"
-        }  # fmt: skip
-        write_a_row(environ, 1)
-        assert rows(environ) == ([1], [b"k1"])
+def test_env_tells_the_addresses_of_servers_that_answer_and_is_private(
+    one_run: tuple[Up, dict[str, str]],
+) -> None:
+    running, environ = one_run
+    folder = running.folder
+    assert stat.S_IMODE((folder / "env").stat().st_mode) == 0o600
+    assert environ["BASE_URL"].startswith("http://127.0.0.1:")
+    assert environ["DATABASE_URL"].startswith("postgresql://")
+    with redis.Redis.from_url(environ["REDIS_URL"], decode_responses=True) as client:
+        assert client.config_get("appendfsync") == {"appendfsync": "always"}
+    with redis.Redis.from_url(environ["CELERY_BROKER_URL"], decode_responses=True) as client:
+        assert client.config_get("appendfsync") == {"appendfsync": "everysec"}
+    key_file = Path(environ["BLOTTER_JWT_SECRET_FILE"])
+    assert stat.S_IMODE(key_file.stat().st_mode) == 0o600
+    assert len(key_file.read_bytes().strip()) >= 32
+    assert {path.name for path in (folder / "logs").iterdir()} == {
+        "beat.log", "broker.log", "buffer.log", "postgres.log", "web.log", "worker.log"
+    }  # fmt: skip
+    assert rows(environ) == ([1], [b"k1"])
 
 
-def test_a_folder_may_have_a_long_and_awkward_name(folder: Path) -> None:
+def test_a_folder_may_have_a_long_and_awkward_name_and_env_appears_only_when_the_web_is_ready(
+    folder: Path,
+) -> None:
     awkward = folder.with_name('data "dir" $HOME %s \\x été ' + "x" * 180)
+    awkward.mkdir(mode=0o711)
+    (awkward / "not-ready").touch()
     with up(awkward) as running:
+        eventually((awkward / "run" / "beat.pid").exists, within_s=20)
+        eventually((awkward / "logs" / "web.log").exists)
+        assert not (awkward / "env").exists()
+        (awkward / "not-ready").unlink()
         write_a_row(running.wait_ready(), 1)
         assert running.end() == 0
     with up(awkward) as running:
         assert rows(running.wait_ready()) == ([1], [b"k1"])
 
 
-def test_env_appears_only_when_the_web_says_it_is_ready(folder: Path) -> None:
-    folder.mkdir(mode=0o711)
-    (folder / "not-ready").touch()
-    with up(folder) as running:
-        eventually((folder / "run" / "beat.pid").exists, within_s=20)
-        eventually((folder / "logs" / "web.log").exists)
-        assert not (folder / "env").exists()
-        (folder / "not-ready").unlink()
-        running.wait_ready()
+def test_a_second_start_on_the_same_folder_is_refused_in_one_sentence(
+    one_run: tuple[Up, dict[str, str]],
+) -> None:
+    running, environ = one_run
+    second = Up(running.folder)
+    assert second.process.wait(timeout=20) == 1
+    said = second.said()
+    second.close()
+    assert said.count("\n") == 1
+    assert f"in use by `blotter up` (process {running.process.pid})" in said
+    assert (running.folder / "env").exists()
+    assert rows(environ) == ([1], [b"k1"])
+
+
+def test_a_password_typed_into_the_environment_reaches_only_a_private_file(
+    one_run: tuple[Up, dict[str, str]],
+) -> None:
+    running, environ = one_run
+    password = environ["DATABASE_URL"].split(":")[2].split("@")[0]
+    for process in running.family():
+        assert password not in " ".join(words(process))
 
 
 @pytest.mark.parametrize("name", ["web", "worker", "beat", "buffer", "broker", "postgres"])
@@ -114,17 +138,6 @@ def test_what_is_killed_starts_again_and_its_orphans_are_gone(
     eventually(answers)
 
 
-def test_a_killed_guardian_is_replaced_and_its_successor_knows_all(folder: Path) -> None:
-    with up(folder) as running:
-        running.wait_ready()
-        guardian = guardian_of(running)
-        guardian.kill()
-        eventually(lambda: guardian_of(running).pid != guardian.pid)
-        family = running.family()
-        running.end(signal.SIGKILL)
-        eventually(lambda: not alive(family), within_s=15)
-
-
 def guardian_of(running: Up) -> psutil.Process:
     found = [process for process in running.family() if any("guardian.py" in word for word in words(process))]
     assert len(found) == 1
@@ -138,7 +151,14 @@ def words(process: psutil.Process) -> list[str]:
         return []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [
+        signal.SIGTERM,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_ends_everything_in_order(folder: Path, number: signal.Signals) -> None:
     with up(folder) as running:
         running.wait_ready()
@@ -171,10 +191,18 @@ def test_under_nohup_it_outlives_its_terminal(folder: Path) -> None:
         running.close()
 
 
-def test_after_sigkill_nothing_survives_and_a_new_start_goes_on_at_the_same_addresses(folder: Path) -> None:
+@pytest.mark.parametrize("replaced", [pytest.param(False, marks=pytest.mark.slow), True])
+def test_after_sigkill_nothing_survives_and_a_new_start_goes_on_at_the_same_addresses(
+    folder: Path, replaced: bool
+) -> None:
+    """``replaced``: the guardian too was killed before, and it is its successor that has to know all."""
     with up(folder) as first:
         before = first.wait_ready()
         write_a_row(before, 1)
+        if replaced:
+            guardian = guardian_of(first)
+            guardian.kill()
+            eventually(lambda: guardian_of(first).pid != guardian.pid)
         family = first.family()
         first.end(signal.SIGKILL)
         eventually(lambda: not (folder / "env").exists())
@@ -190,6 +218,7 @@ def test_after_sigkill_nothing_survives_and_a_new_start_goes_on_at_the_same_addr
         assert rows(third.wait_ready()) == ([1, 2], [b"k1", b"k2"])
 
 
+@pytest.mark.slow
 def test_a_new_start_ends_what_was_left_although_the_guardian_was_killed_too(folder: Path) -> None:
     with up(folder) as first:
         before = first.wait_ready()
@@ -205,19 +234,6 @@ def test_a_new_start_ends_what_was_left_although_the_guardian_was_killed_too(fol
         with up(folder) as second:
             assert rows(second.wait_ready()) == ([1], [b"k1"])
             assert not alive(family)
-
-
-def test_a_second_start_on_the_same_folder_is_refused_in_one_sentence(folder: Path) -> None:
-    with up(folder) as running:
-        environ = running.wait_ready()
-        second = Up(folder)
-        assert second.process.wait(timeout=20) == 1
-        said = second.said()
-        second.close()
-        assert said.count("\n") == 1
-        assert f"in use by `blotter up` (process {running.process.pid})" in said
-        assert (folder / "env").exists()
-        write_a_row(environ, 1)
 
 
 def test_a_program_that_never_starts_ends_the_run_with_its_last_words_and_nothing_left(folder: Path) -> None:
@@ -246,14 +262,6 @@ def test_servers_that_are_given_are_used_and_not_started(folder: Path) -> None:
             assert {name: environ[name] for name in given} == given
             assert "BLOTTER_JWT_SECRET_FILE" not in environ
             assert {path.stem for path in (folder / "run").glob("*.pid")} == {"web", "worker", "beat"}
-
-
-def test_a_password_typed_into_the_environment_reaches_only_a_private_file(folder: Path) -> None:
-    with up(folder) as running:
-        environ = running.wait_ready()
-        password = environ["DATABASE_URL"].split(":")[2].split("@")[0]
-        for process in running.family():
-            assert password not in " ".join(words(process))
 
 
 @pytest.mark.skipif(not AS_ROOT, reason="only root runs PostgreSQL as somebody else")
@@ -285,29 +293,41 @@ def system_python() -> str | None:
     return None
 
 
+#: Large, and needed by no `blotter up`.
+NOT_COPIED = ("__pycache__", "*mypy*", "ruff*", "playwright*", "schemathesis*", "hypothesis*", "jsonschema_rs*", "pip*",
+              "pygments*", "setuptools*", "node_modules")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def clone() -> Iterator[Path]:
+    """A copy of the checkout and its packages, in a home that is closed."""
+    with private_directory() as outer:
+        home = outer / "home"
+        home.mkdir(mode=0o700)
+        site = Path(psycopg.__file__).parent.parent
+        ignore = shutil.ignore_patterns(*NOT_COPIED)
+        shutil.copytree(site, home / "packages", symlinks=True, ignore=ignore)
+        # redis-py wants it before Python 3.11.3, which the other Python may be.
+        (home / "packages" / "async_timeout.py").write_text("from asyncio import timeout\n")
+        for name in ("web", "models", "tests"):
+            shutil.copytree(CHECKOUT / name, home / name, ignore=ignore)
+        python = system_python()
+        assert python is not None
+        (home / "bin").mkdir(mode=0o755)
+        (home / "bin" / "python").symlink_to(python)
+        yield home
+
+
 def run_as(uid: int, home: Path, folder: Path) -> subprocess.Popen[str]:
-    """The stand-in run, by an ordinary user, on a copy of the checkout and its packages in the user's own home."""
-    packages = home / "packages"
-    site = Path(psycopg.__file__).parent.parent
-    shutil.copytree(
-        site, packages, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "mypy", "ruff*")
-    )
-    # redis-py wants it before Python 3.11.3, which the other Python may be.
-    (packages / "async_timeout.py").write_text("from asyncio import timeout\n")
-    for name in ("web", "models", "tests"):
-        shutil.copytree(
-            CHECKOUT / name, home / name, ignore=shutil.ignore_patterns("__pycache__", "node_modules")
-        )
-    for path in (home, *home.rglob("*")):
-        os.chown(path, uid, uid, follow_symlinks=False)
-    python = system_python()
-    assert python is not None
-    programs = home / "bin"
-    programs.mkdir(mode=0o755)
-    (programs / "python").symlink_to(python)
+    """The stand-in run, by an ordinary user whose home the clone is."""
+    subprocess.run(["chown", "-R", f"{uid}:{uid}", str(home)], check=True)
     return subprocess.Popen(
-        [python, "-c", ON_STANDIN, str(folder), str(home / STANDIN.relative_to(CHECKOUT))],
-        env={"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(home), "PYTHONPATH": f"{home}:{packages}"},
+        [str(system_python()), "-c", ON_STANDIN, str(folder), str(home / STANDIN.relative_to(CHECKOUT))],
+        env={
+            "PATH": f"{home / 'bin'}:/usr/bin:/bin",
+            "HOME": str(home),
+            "PYTHONPATH": f"{home}:{home / 'packages'}",
+        },
         cwd=home,
         user=uid,
         group=uid,
@@ -321,36 +341,30 @@ def run_as(uid: int, home: Path, folder: Path) -> subprocess.Popen[str]:
 @pytest.mark.skipif(
     not AS_ROOT or system_python() is None, reason="needs root, and a Python outside its home"
 )
-def test_an_ordinary_user_runs_it_from_a_clone_in_a_closed_home() -> None:
+def test_an_ordinary_user_runs_it_from_a_clone_in_a_closed_home(clone: Path) -> None:
     uid = pwd.getpwnam("games").pw_uid
-    with private_directory() as outer:
-        home = outer / "home"
-        home.mkdir(mode=0o700)
-        process = run_as(uid, home, home / "data")
-        try:
-            eventually(lambda: (home / "data" / "env").exists() or process.poll() is not None, within_s=30)
-            assert process.poll() is None, process.stderr and process.stderr.read()
-            family = psutil.Process(process.pid).children(recursive=True)
-            assert {child.uids().real for child in family} == {uid}
-            assert (home / "data" / "postgres" / "18").is_dir()
-        finally:
-            process.terminate()
-            process.communicate(timeout=30)
-        assert process.returncode == 0
-        assert not alive(family)
+    process = run_as(uid, clone, clone / "data")
+    try:
+        eventually(lambda: (clone / "data" / "env").exists() or process.poll() is not None, within_s=30)
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert {child.uids().real for child in family} == {uid}
+        assert (clone / "data" / "postgres" / "18").is_dir()
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert not alive(family)
 
 
 @pytest.mark.skipif(
     not AS_ROOT or system_python() is None, reason="needs root, and a Python outside its home"
 )
-def test_a_user_id_without_a_name_is_told_what_to_do() -> None:
-    with private_directory() as outer:
-        home = outer / "home"
-        home.mkdir(mode=0o700)
-        process = run_as(54_321, home, home / "data")
-        _, said = process.communicate(timeout=30)
-        assert process.returncode == 1
-        assert "user id 54321 has no entry in /etc/passwd" in said.splitlines()[-1]
+def test_a_user_id_without_a_name_is_told_what_to_do(clone: Path) -> None:
+    process = run_as(54_321, clone, clone / "nameless")
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "user id 54321 has no entry in /etc/passwd" in said.splitlines()[-1]
 
 
 def test_a_port_that_is_taken_is_refused_when_asked_for(folder: Path) -> None:

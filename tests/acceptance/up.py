@@ -25,14 +25,15 @@ from web.cli.folder import Folder
 from web.cli.run import Wishes, run
 from web.cli.up import say
 try:
-    run(Wishes(Folder(Path(sys.argv[1])), None, None, dict(os.environ), Path(sys.argv[2]), migrate=False), say)
+    migrate = sys.argv[3:] == ["migrate"]
+    run(Wishes(Folder(Path(sys.argv[1])), None, None, dict(os.environ), Path(sys.argv[2]), migrate=migrate), say)
 except CannotRun as error:
     sys.exit(f"Error: {error}")
 """
 
 
 class Up:
-    """One `blotter up` on `folder`. `programs=None` means the real ones."""
+    """One `blotter up` on `folder`. `programs=None` means the real ones; of others, `arguments` may be `migrate`."""
 
     def __init__(
         self,
@@ -46,7 +47,7 @@ class Up:
             blotter = str(Path(sys.executable).with_name("blotter"))
             argv = [blotter, "up", "--data", str(folder), *arguments]
         else:
-            argv = [sys.executable, "-c", ON_STANDIN, str(folder), str(programs)]
+            argv = [sys.executable, "-c", ON_STANDIN, str(folder), str(programs), *arguments]
         self.process = subprocess.Popen(
             argv,
             env={**os.environ, **(environ or {})},
