@@ -21,7 +21,7 @@ from models.buffer import codec
 from models.buffer.codec import Header, Row, Staged, StaleTimes, View
 from models.buffer.keys import PartitionKeys, owner_index
 from models.buffer.scripts import call, translate
-from models.buffer.wire import Wire
+from models.buffer.wire import Greeting, Wire
 from models.core.commands import MAX_LINKS, MAX_PARTS, Append, Command, Delete, ItemOutcome
 from models.core.records import Record
 from models.errors import BufferPolicyError, BufferUnavailable
@@ -188,7 +188,9 @@ class Buffer:
             settings.redis_url, max_connections=connections, timeout=seconds, socket_timeout=seconds,
             socket_connect_timeout=min(seconds, 1.0), retry=Retry(NoBackoff(), 0), socket_keepalive=True,
         )  # fmt: skip
-        return cls(redis.Redis(connection_pool=pool), settings, Wire(pool))
+        made = cls(redis.Redis(connection_pool=pool), settings, Wire(pool))
+        pool.connection_kwargs["redis_connect_func"] = Greeting(made._met)
+        return made
 
     def close(self) -> None:
         if self.wire is not self.client:
@@ -223,13 +225,8 @@ class Buffer:
         fresh = secrets.token_hex(8)
         epoch = fresh
         for keys in self.partitions:
-            found = call(
-                self.client,
-                "init",
-                [keys.meta, keys.epoch],
-                [fresh, len(self.partitions), codec.FORMAT, run_id],
-                retries=1,
-            )
+            args = [fresh, len(self.partitions), codec.FORMAT, run_id, 0]
+            found = call(self.client, "init", [keys.meta, keys.epoch], args, retries=1)
             epoch, partitions, layout = (part.decode() for part in found)
             if int(partitions) != len(self.partitions):
                 raise BufferPolicyError(
@@ -242,6 +239,18 @@ class Buffer:
                 )
             fresh = epoch
         return epoch
+
+    def _met(self, server: Any, run_id: str) -> None:
+        """A connection met a server that this process has not seen: if it is another than the one that wrote the buffer,
+        what it holds may be older than what was acknowledged, and nothing is decided on it before it was merged.
+        """
+        fresh = secrets.token_hex(8)
+        for keys in self.partitions:
+            args = [fresh, len(self.partitions), codec.FORMAT, run_id, 1]
+            found = call(server, "init", [keys.meta, keys.epoch], args)
+            if not found:
+                return
+            fresh = found[0].decode()
 
     def laid_out(self) -> int | None:
         """The number of partitions the buffer was laid out with; None where it is empty. Raises BufferUnavailable."""

@@ -11,8 +11,10 @@ the server closed meanwhile is noticed before anything is sent on it, not after.
 from __future__ import annotations
 
 import os
+import re
 import select
 import threading
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
@@ -66,6 +68,40 @@ class Wire:
         """Close the connections of all threads; one that calls again opens another."""
         for connection in list(self._all):
             connection.disconnect()
+
+
+class Greeting:
+    """Asks each new connection's server who it is; tells of one that this process has not met, before anything else is
+    asked of it. (Every server that was started anew, or took over, is met by a new connection.)
+    """
+
+    def __init__(self, met: Callable[[Any, str], None]) -> None:
+        """``met(server, run_id)``: ``server.execute_command`` speaks to it. What it raises fails the connection."""
+        self._met = met
+        self._lock = threading.Lock()
+        self._seen = ""
+
+    def __call__(self, connection: Any) -> None:
+        """What redis-py calls in place of its own greeting (``redis_connect_func``)."""
+        connection.on_connect()
+        server = _Server(connection)
+        found = re.search(rb"run_id:(\w+)", server.execute_command("INFO", "server"))
+        run_id = "" if found is None else found[1].decode()
+        with self._lock:
+            if run_id != self._seen:
+                self._met(server, run_id)
+                self._seen = run_id
+
+
+class _Server:
+    """The server at the other end of one connection."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def execute_command(self, *command: Any) -> Any:
+        self._connection.send_command(*command, check_health=False)
+        return self._connection.read_response()
 
 
 def _unasked(connection: Any) -> bool:
