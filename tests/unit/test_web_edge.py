@@ -1,0 +1,86 @@
+"""The edge without a server: what a thread raises, and a client that has gone, leave nothing waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from models.settings import Settings
+from web.edge import Edge, create_app
+
+SCOPE: dict[str, Any] = {
+    "type": "http",
+    "http_version": "1.1",
+    "method": "GET",
+    "scheme": "http",
+    "path": "/healthz",
+    "raw_path": b"/healthz",
+    "query_string": b"",
+    "headers": [],
+}
+
+
+@pytest.fixture
+def edge() -> Edge:
+    return create_app(Settings(jwt_secret="x" * 32, web_threads=1))
+
+
+async def nothing() -> dict[str, Any]:
+    raise AssertionError("no body was announced")
+
+
+async def answer(edge: Edge) -> list[dict[str, Any]]:
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await asyncio.wait_for(edge(dict(SCOPE), nothing, send), 10)
+    return sent
+
+
+def test_a_request_is_answered_by_a_thread(edge: Edge) -> None:
+    start, body = asyncio.run(answer(edge))
+    assert (start["status"], body["body"]) == (200, b'{"status":"ok"}')
+
+
+@pytest.mark.parametrize("fault", [RuntimeError, SystemExit])
+def test_what_a_thread_raises_is_raised_where_it_is_awaited(
+    edge: Edge, fault: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise fault("broken")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(edge._app, "wsgi_app", broken)
+        with pytest.raises(fault):
+            asyncio.run(answer(edge))
+    assert asyncio.run(answer(edge))[0]["status"] == 200, "its only thread is lost"
+
+
+def test_a_request_that_is_given_up_costs_no_thread(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, go_on = threading.Event(), threading.Event()
+    whole = edge._app.wsgi_app
+
+    def slow(*arguments: Any) -> Any:
+        entered.set()
+        assert go_on.wait(10)
+        return whole(*arguments)
+
+    async def main() -> None:
+        faults: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
+        monkeypatch.setattr(edge._app, "wsgi_app", slow)
+        first = asyncio.create_task(answer(edge))
+        assert await asyncio.to_thread(entered.wait, 10)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        go_on.set()
+        assert (await answer(edge))[0]["status"] == 200
+        assert faults == []
+
+    asyncio.run(main())
