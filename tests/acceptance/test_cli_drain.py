@@ -72,7 +72,7 @@ def test_a_sweep_now(chat: CrewRig, blotter: Console) -> None:
 def test_the_document_is_the_one_that_is_served(blotter: Console, tmp_path: Path) -> None:
     from web.openapi import document_bytes
 
-    assert orjson.loads(blotter("openapi").stdout) == orjson.loads(document_bytes())
+    assert orjson.loads(blotter("openapi").stdout) == orjson.loads(document_bytes(None))
     (tmp_path / "env").write_text("BASE_URL=http://127.0.0.1:8400\n")
     named = orjson.loads(blotter("openapi", "--data", str(tmp_path)).stdout)
     assert named["servers"] == [{"url": "http://127.0.0.1:8400"}]

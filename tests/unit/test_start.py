@@ -148,6 +148,7 @@ def test_the_port_of_the_api_is_remembered_until_somebody_has_it(tmp_path: Path)
     first = choose_port(None, folder)
     assert choose_port(None, folder) == first
     with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         other.bind(("127.0.0.1", first))
         other.listen()
         second = choose_port(None, folder)
