@@ -15,6 +15,7 @@ import re
 import select
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
@@ -47,27 +48,49 @@ class Wire:
     def _connection(self) -> Any:
         if self._pid != os.getpid():
             self._begin()
-        found: tuple[Any, Any, Any] | None = getattr(self._mine, "found", None)
-        if found is not None:
-            connection, sock, poll = found
-            if connection._sock is sock and not (poll.poll(0) and _unasked(connection)):  # noqa: SLF001
-                return connection
-            # It was closed, by an error here or by the server; or bytes lie there that nobody asked for.
-            connection.disconnect()
-        else:
+        held: _Held | None = getattr(self._mine, "held", None)
+        if held is None:
             connection = self._pool.connection_class(**self._pool.connection_kwargs)
             self._all.add(connection)
-        connection.connect()
-        sock = connection._sock  # noqa: SLF001
-        poll = select.poll()
-        poll.register(sock, select.POLLIN | select.POLLHUP | select.POLLERR)
-        self._mine.found = connection, sock, poll
-        return connection
+            self._mine.held = held = _Held(connection)
+        elif not held.in_step():
+            held.connection.disconnect()
+        else:
+            return held.connection
+        held.connect()
+        return held.connection
 
     def close(self) -> None:
         """Close the connections of all threads; one that calls again opens another."""
         for connection in list(self._all):
             connection.disconnect()
+
+
+class _Held:
+    """A thread's connection, closed when the thread ends (not by the garbage collector, some time later)."""
+
+    __slots__ = ("connection", "poll", "sock")
+
+    def __init__(self, connection: Any) -> None:
+        self.connection = connection
+        self.sock: Any = None
+        self.poll: Any = None
+
+    def __del__(self) -> None:
+        with suppress(Exception):
+            self.connection.disconnect()
+
+    def connect(self) -> None:
+        self.connection.connect()
+        self.sock = self.connection._sock  # noqa: SLF001
+        self.poll = select.poll()
+        self.poll.register(self.sock, select.POLLIN | select.POLLHUP | select.POLLERR)
+
+    def in_step(self) -> bool:
+        """False where it was closed, by an error here or by the server; or bytes lie there that nobody asked for."""
+        if self.sock is None or self.connection._sock is not self.sock:  # noqa: SLF001
+            return False
+        return not (self.poll.poll(0) and _unasked(self.connection))
 
 
 class Greeting:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections.abc import Iterator
@@ -59,6 +60,19 @@ def test_a_thread_keeps_its_connection_and_shares_it_with_none(wire: Wire) -> No
     assert len(set.union(*ids.values())) == 4
 
 
+def test_a_threads_connection_is_closed_with_it(wire: Wire, server: Running) -> None:
+    ids: list[int] = []
+    thread = threading.Thread(target=lambda: ids.append(client_id(wire)))
+    gc.disable()
+    try:
+        thread.start()
+        thread.join()
+        with redis.Redis.from_url(server.url) as other:
+            eventually(lambda: all(int(each["id"]) != ids[0] for each in other.client_list()))
+    finally:
+        gc.enable()
+
+
 def test_a_connection_that_the_server_closed_is_noticed_before_anything_is_sent(
     wire: Wire, server: Running
 ) -> None:
@@ -81,10 +95,10 @@ def test_after_a_time_out_the_late_reply_is_nobodys(server: Running) -> None:
 
 def test_bytes_that_nobody_asked_for_are_no_reply(wire: Wire) -> None:
     wire.execute_command("PING")
-    connection = wire._mine.found[0]
+    connection = wire._mine.held.connection
     # As if the reply of an interrupted call came late.
     connection.send_command("ECHO", "theirs")
-    eventually(lambda: bool(wire._mine.found[2].poll(0)))
+    eventually(lambda: bool(wire._mine.held.poll.poll(0)))
     assert wire.execute_command("ECHO", "mine") == b"mine"
 
 

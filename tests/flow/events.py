@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -231,11 +232,26 @@ class Sse:
 
     @classmethod
     async def open(
-        cls, url: str, conversation: str, offset: str, headers: dict[str, str] | None = None, cursor: str = ""
+        cls,
+        url: str,
+        conversation: str,
+        offset: str,
+        headers: dict[str, str] | None = None,
+        cursor: str = "",
+        kernel_bytes: int = 0,
     ) -> Sse:
-        """Raises Refused, OSError."""
+        """``kernel_bytes``: what the kernel may receive ahead (0: what it likes, 32 MB and more). Raises Refused, OSError."""
         parts = urlsplit(url)
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        own = socket.socket()
+        if kernel_bytes:
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, kernel_bytes)
+        own.setblocking(False)
+        try:
+            await asyncio.get_running_loop().sock_connect(own, (parts.hostname, parts.port))
+            reader, writer = await asyncio.open_connection(sock=own)
+        except BaseException:
+            own.close()
+            raise
         try:
             query = f"offset={offset}&live=sse" + (f"&cursor={cursor}" if cursor else "")
             lines = [

