@@ -361,6 +361,7 @@ def test_an_owner_has_a_limited_number_of_live_readers(world: World, chat: str) 
     eventually(lambda: read(world, chat, offset="-1", live="long-poll").status_code == 200)
 
 
+@pytest.mark.slow  # How much the kernel and the server take before a reader counts as behind differs by machine.
 def test_a_reader_that_does_not_read_is_ended_and_costs_the_others_nothing(world: World, chat: str) -> None:
     """Its connection takes what the kernel takes, its queue a megabyte; then it is ended, and resumes by offset."""
 
