@@ -97,8 +97,8 @@ def _drained(up: Up, log: Path) -> None:
 
     def copy() -> None:
         assert up.process.stderr is not None
-        with log.open("w") as file, contextlib.suppress(ValueError):
-            for line in up.process.stderr:
+        with log.open("w") as file, up.process.stderr as said, contextlib.suppress(ValueError):
+            for line in said:
                 file.write(line)
                 file.flush()
 
