@@ -157,7 +157,8 @@ class World:
         #: How often an actor was let run.
         self.steps = 0
         self.clock_us = START_US
-        self.runs = 0
+        #: Servers there have been, and the one that connections have met.
+        self.runs = self.met = 0
         self.store_away = False
         self.commit_faults: list[str] = []
         self.lose_answer = False
@@ -204,8 +205,10 @@ class World:
         return self.actors_by_thread.get(threading.get_ident())
 
     def gate(self, command: tuple[Any, ...], call: Callable[[], Any]) -> Any:
-        """Every call of the buffer goes through here."""
+        """Every call of the buffer goes through here; the first to a new server by a new connection."""
         self.pause()
+        if self.met != self.runs:
+            self._greet()
         if command[0] == "TIME":
             return divmod(self.clock_us, 1_000_000)
         answer = call()
@@ -216,6 +219,15 @@ class World:
             self.me.retried = True
             raise RedisConnectionError("simulated: the answer is lost")
         return answer
+
+    def _greet(self) -> None:
+        """What models.buffer.wire.Greeting does on each new connection. (Calls under way would have failed in truth: here
+        they go on, which is harder.)
+        """
+        self.met = self.runs
+        run_id = f"{self.raw.info('server')['run_id']}-{self.runs}"
+        self.buffer._met(self.raw, run_id)
+        self._noticed()
 
     def _reached(self, step: str) -> None:
         actor = self.me
