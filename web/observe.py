@@ -1,23 +1,18 @@
 """What every answer gets, and what is noted of every request: id, security headers, latency, one line of log.
 
 Law: the log holds method, route (the template, never the path with its ids), status, milliseconds, the request's
-id and the conversation's uid; never a query, a body, a token or chat text. A fault is logged as its class and where it arose, without its message,
-which might quote what was sent.
+id and the conversation's uid; never a query, a body, a token or chat text (see models/logs.py).
 """
 
 from __future__ import annotations
 
-import logging
 import re
-import sys
 import time
-import traceback
 from typing import Any, Final
 
-import orjson
-import structlog
-from flask import Flask, Request, Response, g, request
+from flask import Flask, Request, Response, g, has_request_context, request
 
+from models import logs
 from models.identity import mint_id
 from web.metrics import REQUESTS
 
@@ -34,33 +29,12 @@ _QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 def logger(level: str) -> Any:
-    """A logger that writes one JSON document a line to standard error; the data layer's log goes the same way."""
-    made = structlog.wrap_logger(
-        structlog.BytesLogger(sys.stderr.buffer),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(serializer=lambda value, **_: orjson.dumps(value)),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        cache_logger_on_first_use=True,
-    )
-    data_layer = logging.getLogger("blotter")
-    data_layer.setLevel(level)
-    data_layer.handlers = [_Forward(made)]
-    return made
+    """The web's log; lines of the data layer name the request they were written in."""
+    return logs.logger(level, _request)
 
 
-class _Forward(logging.Handler):
-    """Hands records of Python's own logging on. Tracebacks stay behind: their messages may quote what was saved."""
-
-    def __init__(self, log: Any) -> None:
-        super().__init__()
-        self._log = log
-
-    def emit(self, record: logging.LogRecord) -> None:
-        write = getattr(self._log, record.levelname.lower(), self._log.error)
-        write(record.getMessage(), logger=record.name)
+def _request() -> dict[str, str]:
+    return {"request_id": request_id(), **bound()} if has_request_context() else {}
 
 
 def install(app: Flask, log: Any) -> None:
@@ -129,7 +103,4 @@ def request_id() -> str:
 
 def note_fault(log: Any, error: BaseException) -> None:
     """Log a fault of ours: class and places, no message."""
-    places = [
-        f"{place.filename}:{place.lineno} {place.name}" for place in traceback.extract_tb(error.__traceback__)
-    ]
-    log.error("fault", error=type(error).__name__, places=places[-12:], request_id=request_id(), **bound())
+    log.error("fault", **logs.fault(error), request_id=request_id(), **bound())

@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import logging
 import threading
+import warnings
 from typing import Any
 
+import structlog
 from celery import Celery, signals
+from celery.exceptions import SecurityWarning
 
+from models import logs
 from models.errors import BufferPolicyError, BufferUnavailable
 from models.pipeline.crew import Crew, check_buffer
 from models.pipeline.doorbell import Doorbell
 from models.settings import current
 
 log = logging.getLogger("blotter.worker")
+
+# Said to root because of pickle, which celeryconfig.py does not accept.
+warnings.filterwarnings("ignore", category=SecurityWarning)
 
 app = Celery("blotter")
 app.config_from_object("celeryconfig")
@@ -61,12 +68,10 @@ process = _Process()
 
 
 @signals.setup_logging.connect
-def _log(loglevel: int | str | None = None, **_: Any) -> None:
-    """One line an event on stderr. Celery's line for each message received and done says nothing that figures do not."""
-    logging.basicConfig(
-        level=loglevel or logging.INFO,
-        format="%(asctime)s %(levelname)s %(processName)s %(name)s: %(message)s",
-    )
+def _log(**_: Any) -> None:
+    """Of worker and beat. Celery's line for each message received and done says nothing that figures do not."""
+    level = current().log_level
+    logs.install(level, structlog.contextvars.get_contextvars)
     for name in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
 

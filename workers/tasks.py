@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from structlog.contextvars import bound_contextvars
+
 from workers.app import app, process
 
 
 @app.task(name="blotter.flush")
 def flush(partition: int) -> None:
     """Partition ``partition`` has work."""
-    process.crew().flusher.flush(partition)
+    with bound_contextvars(partition=partition):
+        process.crew().flusher.flush(partition)
 
 
 @app.task(name="blotter.sweep")

@@ -7,6 +7,7 @@ owner's or a conversation's name, a token or a key.
 from __future__ import annotations
 
 import functools
+import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,6 +108,10 @@ def test_no_log_holds_a_word_a_name_or_a_key(running: tuple[Up, dict[str, str]])
                 found[log.name, secret[:12]] = text[max(0, at - 300) : at + 100]
     assert not found, found
     assert (logs / "web.log").stat().st_size > 1000
+    # One JSON document a line, whoever wrote it: what a machine is to read has one form.
+    for program in ("web", "worker", "beat", "events", "assistant"):
+        for line in (logs / f"{program}.log").read_text().splitlines():
+            assert {"event", "level", "timestamp"} <= json.loads(line).keys(), (program, line)
 
 
 def _followed(up: Up, part: str, pid: int) -> bool:

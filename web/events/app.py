@@ -14,7 +14,6 @@ import resource
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from traceback import extract_tb
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -28,6 +27,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from models import logs
 from models.errors import BlotterError
 from models.identity import mint_id
 from models.pipeline.follow import Follower
@@ -38,7 +38,6 @@ from web.events.hub import Hub
 from web.events.metrics import Metrics
 from web.events.readers import Readers
 from web.events.requests import Gate
-from web.observe import logger
 from web.problems import Problem, from_http
 
 _ROUTE: Final = "/api/conversations/{conversation_id}/events"
@@ -64,7 +63,10 @@ def create_app(settings: Settings | None = None) -> Starlette:
             Route("/readyz", events.ready),
             Route("/metrics", events.exposition),
         ],
-        middleware=[Middleware(Observed, log=logger(settings.log_level), metrics=events.metrics), sharing],
+        middleware=[
+            Middleware(Observed, log=logs.logger(settings.log_level), metrics=events.metrics),
+            sharing,
+        ],
         exception_handlers={
             Problem: _refused,
             BlotterError: _refused,
@@ -192,8 +194,7 @@ class Observed:
         try:
             await self._app(scope, receive, sending)
         except Exception as error:  # noqa: BLE001 (the boundary: logged without its message, which may quote chats)
-            places = [f"{at.filename}:{at.lineno} {at.name}" for at in extract_tb(error.__traceback__)]
-            self._log.error("fault", error=type(error).__name__, places=places[-12:], request_id=request_id)
+            self._log.error("fault", **logs.fault(error), request_id=request_id)
             if not status:
                 await answers.converted(from_http(500, ()))(scope, receive, sending)
         finally:

@@ -18,6 +18,7 @@ from blotter_client import AsyncBlotter
 from blotter_client.errors import BlotterError
 from blotter_client.retry import RetryPolicy
 
+from models import logs
 from models.settings import Settings
 from web.auth import ACT_FOR
 from web.demo import owners
@@ -101,7 +102,7 @@ class Assistant:
 
 def main(settings: Settings, environ: Mapping[str, str]) -> None:
     """Run until SIGTERM or SIGINT. Outside the embedded mode there is nothing to do, for as long."""
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(message)s")
+    logs.install(settings.log_level)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     place = Place.find(settings, environ)
     if place is None or settings.base_url is None:
