@@ -1765,19 +1765,26 @@ export class Blotter extends EventTarget {
     await this.#tab.ready;
     const account = await this.#accountName();
     if (account === null || this.#disposed) return;
-    const rows = await this.#outbox.rows(account);
-    const dead = await this.#tab.dead(new Set(rows.map((row) => row.tab)));
-    const keys = [];
-    let chars = this.#adoptedChars();
-    const left = new Map();
-    for (const row of rows) {
-      if (!dead.has(row.tab) || row.failed) continue;
-      chars += sizeOf(row.want);
-      // What does not fit into memory comes later; nothing newer of its conversation is created before it.
-      if (keys.length && chars > this.#limits.memoryChars / 2) left.set(row.conversationId, (left.get(row.conversationId) ?? 0) + 1);
-      else keys.push(row.key);
+    const claimed = [];
+    let left;
+    for (let missed = 1, tries = 0; missed > 0 && tries < 4; tries++) {
+      const dead = await this.#tab.dead(new Set((await this.#outbox.rows(account)).map((row) => row.tab)));
+      const keys = [];
+      let chars = this.#adoptedChars() + claimed.reduce((sum, row) => sum + sizeOf(row.want), 0);
+      left = new Map();
+      // Read again where one is gone: only now has it written its last row. Whoever took half of what it left would
+      // create that half before the other.
+      for (const row of dead.size ? await this.#outbox.rows(account) : []) {
+        if (!dead.has(row.tab) || row.failed) continue;
+        chars += sizeOf(row.want);
+        // What does not fit into memory comes later; nothing newer of its conversation is created before it.
+        if (keys.length + claimed.length && chars > this.#limits.memoryChars / 2) left.set(row.conversationId, (left.get(row.conversationId) ?? 0) + 1);
+        else keys.push(row.key);
+      }
+      const got = await this.#outbox.claim(keys, dead, this.#tab.id);
+      claimed.push(...got);
+      missed = keys.length - got.length; // another tab was faster; it may be gone by now
     }
-    const claimed = await this.#outbox.claim(keys, dead, this.#tab.id);
     if (this.#disposed) return;
     for (const [id, conversation] of this.#conversations) conversation.behind = left.get(id) ?? 0;
     this.#more = left.size > 0;

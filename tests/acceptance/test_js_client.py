@@ -107,7 +107,7 @@ def test_bad_networks_and_killed_pages(node: str, packages: Path, blotter: Rig) 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_bad_networks_and_killed_pages_at_length(node: str, packages: Path, blotter: Rig) -> None:
-    seeds = {"BLOTTER_TEST_SEED": "1000", "BLOTTER_TEST_SEEDS": "120"}
+    seeds = {"BLOTTER_TEST_SEED": "1000", "BLOTTER_TEST_SEEDS": "150"}
     run_node(node, "live/chaos.test.js", environ={**blotter.environ, **seeds}, within_s=800)
 
 

@@ -79,21 +79,28 @@ export class Locks {
   }
 }
 
-/** A page: `document` and `window` that can be hidden, and a death that stops its timers and its network. */
+const never = () => new Promise(() => {});
+
+/** A page: `document` and `window` that can be hidden, and a death that stops its timers, its network and its storage. */
 export class Page {
   constructor({ indexedDB = new IDBFactory(), locks = new Locks(), fetch = globalThis.fetch, random = Math.random } = {}) {
     this.alive = true;
     this.timers = new Set();
+    this.databases = new Set();
     this.document = Object.assign(new EventTarget(), { visibilityState: "visible" });
     this.window = new EventTarget();
     this.locks = locks?.page();
     this.env = {
       document: this.document,
       window: this.window,
-      indexedDB,
+      indexedDB: indexedDB && { open: (...names) => this.#opened(indexedDB.open(...names)) },
       locks: this.locks,
       random,
-      fetch: (url, init) => (this.alive || init?.keepalive ? fetch(url, init) : new Promise(() => {})),
+      fetch: async (url, init) => {
+        if (!this.alive && !init?.keepalive) return never();
+        const answer = await fetch(url, init);
+        return this.alive ? answer : never(); // it arrived, and nobody is there to hear of it
+      },
       setTimeout: (run, ms) => {
         if (!this.alive) return undefined;
         const timer = setTimeout(run, ms);
@@ -101,6 +108,14 @@ export class Page {
         return timer;
       },
     };
+  }
+
+  #opened(request) {
+    request.addEventListener("success", () => {
+      if (this.alive) this.databases.add(request.result);
+      else request.result.close();
+    });
+    return request;
   }
 
   hide() {
@@ -117,10 +132,11 @@ export class Page {
     this.window.dispatchEvent(new Event("pagehide"));
   }
 
-  /** Gone at once: nothing of it runs on, its locks are free. */
+  /** Gone at once: nothing of it runs on, its locks are free. Transactions that it has begun are the browser's. */
   die() {
     this.alive = false;
     for (const timer of this.timers) clearTimeout(timer);
+    for (const database of this.databases) database.close();
     this.locks?.die();
   }
 }
@@ -134,11 +150,18 @@ const problem = (status, type, headers = {}) =>
 
 /**
  * A network that misbehaves with probability `rate`: requests lost, answers lost, 503, 401, requests that arrive twice
- * (the second late), delays. `calm()` ends that.
+ * (the second late), delays. `calm()` ends that. Each request, and each answer, takes up to `lagMs` (mostly far less).
  */
-export function badNetwork({ random, below, chance }, rate, fetch = globalThis.fetch) {
+export function badNetwork({ random, below, chance }, rate, lagMs = 0) {
   let bad = true;
   const late = [];
+  const under = dice(below(2 ** 31));
+  const fetch = async (url, init) => {
+    if (lagMs) await soon(under.random() ** 3 * lagMs);
+    const response = await globalThis.fetch(url, init);
+    if (lagMs) await soon(under.random() ** 3 * lagMs);
+    return response;
+  };
   const send = async (url, init) => {
     if (!bad || !chance(rate)) return fetch(url, init);
     switch (below(7)) {

@@ -4,7 +4,7 @@
  */
 
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { describe, test } from "node:test";
 import { IDBFactory } from "fake-indexeddb";
 
 import { createBlotter, toolResultId } from "../../blotter.js";
@@ -13,6 +13,10 @@ import { badNetwork, dice, Locks, need, newChat, Page, randomText, read, settle,
 const QUICK = { appendMs: 10, backoffMs: 15, backoffMaxMs: 120, confirmMs: 60, confirmWaitSeconds: 1, autosaveMs: 400, heartbeatMs: 500, journalMs: 5 };
 const SEEDS = Number(process.env.BLOTTER_TEST_SEEDS ?? 12);
 const FIRST = Number(process.env.BLOTTER_TEST_SEED ?? 1);
+/** ms; up to so long each request, and each answer, is under way: as on a machine with too much to do. */
+const LAG_MS = Number(process.env.BLOTTER_TEST_LAG_MS ?? 300);
+const AT_ONCE = 8;
+const FLUSH_MS = 60_000;
 
 function open(page, limits = {}) {
   return createBlotter({ baseUrl: need("BASE_URL"), token: async () => need("TOKEN"), env: page.env, limits: { ...QUICK, ...limits } });
@@ -109,58 +113,60 @@ async function assertServerShows(chat, shown, hint) {
   if (shown.title !== null) assert.equal(view.conversation.title, shown.title, `${hint}: title`);
 }
 
-for (let seed = FIRST; seed < FIRST + SEEDS; seed++) {
-  test(`a bad network changes nothing (seed ${seed})`, async () => {
-    const random = dice(seed);
-    const network = badNetwork(random, 0.3);
-    const blotter = open(new Page({ fetch: network.fetch, random: random.random, locks: new Locks() }));
-    const chat = newChat();
-    const shown = new Shown();
-    const replies = new Set();
-    for (let turn = 0; turn < 50; turn++) {
-      act(blotter, chat, shown, random, replies);
-      if (random.chance(0.4)) await soon(random.below(25));
-    }
-    await network.calm();
-    assert.ok(await blotter.flush({ timeoutMs: 15_000 }), `unsaved: ${blotter.unsaved}`);
-    await network.calm();
-    await assertServerShows(chat, shown, `seed ${seed}`);
-    assert.deepEqual(blotter.failures(), []);
-    await blotter.dispose();
-  });
-
-  test(`a page killed at any moment is gone on with by the next, or by another tab (seed ${seed})`, async () => {
-    const random = dice(seed * 7919);
-    const indexedDB = new IDBFactory();
-    const locks = new Locks();
-    const chat = newChat();
-    const shown = new Shown();
-    const networks = [];
-    let leftBy = null;
-    for (let life = 0; life < 4; life++) {
-      const network = badNetwork(random, 0.35);
-      networks.push(network);
-      const page = new Page({ fetch: network.fetch, random: random.random, indexedDB, locks });
-      const blotter = open(page, { keepaliveBytes: random.pick([60_000, 300]) });
-      await blotter.replay(); // a page reads what there is before its user writes
+describe("chaos", { concurrency: AT_ONCE }, () => {
+  for (let seed = FIRST; seed < FIRST + SEEDS; seed++) {
+    test(`a bad network changes nothing (seed ${seed})`, async () => {
+      const random = dice(seed);
+      const network = badNetwork(random, 0.3, LAG_MS);
+      const blotter = open(new Page({ fetch: network.fetch, random: random.random, locks: new Locks() }));
+      const chat = newChat();
+      const shown = new Shown();
       const replies = new Set();
-      for (let turn = random.below(30); turn > 0; turn--) {
+      for (let turn = 0; turn < 50; turn++) {
         act(blotter, chat, shown, random, replies);
-        if (random.chance(0.4)) await soon(random.below(20));
+        if (random.chance(0.4)) await soon(random.below(25));
       }
-      await settle(6); // the token is known, the outbox open: a page that lived at all
-      page.leave();
-      page.die();
-      for (const reply of replies) leftBy = reply;
-      await soon(random.below(40));
-    }
-    for (const network of networks) await network.calm();
-    await settle(30);
-    const last = open(new Page({ indexedDB, locks }));
-    await last.replay();
-    assert.ok(await last.flush({ timeoutMs: 15_000 }), `unsaved: ${last.unsaved}`);
-    if (shown.messages.size + shown.artifacts.size) await assertServerShows(chat, shown, `seed ${seed}, ${leftBy?.id}`);
-    assert.deepEqual(last.failures(), []);
-    await last.dispose();
-  });
-}
+      await network.calm();
+      assert.ok(await blotter.flush({ timeoutMs: FLUSH_MS }), `unsaved: ${blotter.unsaved}`);
+      await network.calm();
+      await assertServerShows(chat, shown, `seed ${seed}`);
+      assert.deepEqual(blotter.failures(), []);
+      await blotter.dispose();
+    });
+
+    test(`a page killed at any moment is gone on with by the next, or by another tab (seed ${seed})`, async () => {
+      const random = dice(seed * 7919);
+      const indexedDB = new IDBFactory();
+      const locks = new Locks();
+      const chat = newChat();
+      const shown = new Shown();
+      const networks = [];
+      let leftBy = null;
+      for (let life = 0; life < 4; life++) {
+        const network = badNetwork(random, 0.35, LAG_MS);
+        networks.push(network);
+        const page = new Page({ fetch: network.fetch, random: random.random, indexedDB, locks });
+        const blotter = open(page, { keepaliveBytes: random.pick([60_000, 300]) });
+        await blotter.replay(); // a page reads what there is before its user writes
+        const replies = new Set();
+        for (let turn = random.below(30); turn > 0; turn--) {
+          act(blotter, chat, shown, random, replies);
+          if (random.chance(0.4)) await soon(random.below(20));
+        }
+        await settle(6); // the token is known, the outbox open: a page that lived at all
+        page.leave();
+        page.die();
+        for (const reply of replies) leftBy = reply;
+        await soon(random.below(40));
+      }
+      for (const network of networks) await network.calm();
+      await settle(30);
+      const last = open(new Page({ indexedDB, locks }));
+      await last.replay();
+      assert.ok(await last.flush({ timeoutMs: FLUSH_MS }), `unsaved: ${last.unsaved}`);
+      if (shown.messages.size + shown.artifacts.size) await assertServerShows(chat, shown, `seed ${seed}, ${leftBy?.id}`);
+      assert.deepEqual(last.failures(), []);
+      await last.dispose();
+    });
+  }
+});

@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { IDBFactory } from "fake-indexeddb";
 
-import { createBlotter } from "../../blotter.js";
+import { createBlotter, Outbox } from "../../blotter.js";
 import { Clock, Locks, Page, settle, yesServer } from "../support.js";
 
 function world(options = {}) {
@@ -328,6 +328,71 @@ test("of two messages said in the same moment, the first stays the first though 
     await clock.pass(1_000);
   });
   assert.deepEqual(ids, ["first", "second"]);
+});
+
+/** An outbox where something happens right after it was read, or right before rows are taken over: once. */
+class Interrupted extends Outbox {
+  async rows(account) {
+    const rows = await super.rows(account);
+    await this.#once("afterRows");
+    return rows;
+  }
+
+  async claim(keys, tabs, tab) {
+    await this.#once("beforeClaim");
+    return super.claim(keys, tabs, tab);
+  }
+
+  async #once(name) {
+    const run = this[name];
+    this[name] = null;
+    await run?.();
+  }
+}
+
+test("what a page writes between being looked at and being gone is taken over together with the rest", async () => {
+  const indexedDB = new IDBFactory();
+  const locks = new Locks();
+  const down = yesServer();
+  down.state.answer = () => Promise.reject(new TypeError("fetch failed"));
+  const first = world({ server: down, page: new Page({ fetch: down.fetch, indexedDB, locks }) });
+  first.blotter.saveUserMessage("c", { id: "a", content: "1" });
+  await first.clock.pass(100);
+  const up = yesServer();
+  const outbox = new Interrupted(indexedDB);
+  outbox.afterRows = async () => {
+    first.blotter.saveUserMessage("c", { id: "b", content: "2" });
+    await first.clock.pass(100);
+    first.page.die();
+  };
+  const second = world({ server: up, page: new Page({ fetch: up.fetch, indexedDB, locks }), blotter: { outbox } });
+  await second.blotter.replay();
+  await second.clock.pass(0);
+  assert.deepEqual(up.log[0].body.messages?.map((one) => one.id), ["a", "b"]);
+  await second.blotter.dispose();
+});
+
+test("what another tab takes over and leaves, dying at once, is not left for half a minute", async () => {
+  const indexedDB = new IDBFactory();
+  const locks = new Locks();
+  const down = yesServer();
+  down.state.answer = () => Promise.reject(new TypeError("fetch failed"));
+  const first = world({ server: down, page: new Page({ fetch: down.fetch, indexedDB, locks }) });
+  first.blotter.saveUserMessage("c", { id: "a", content: "1" });
+  await first.clock.pass(100);
+  first.page.die();
+  const up = yesServer();
+  const outbox = new Interrupted(indexedDB);
+  outbox.beforeClaim = async () => {
+    const faster = world({ server: down, page: new Page({ fetch: down.fetch, indexedDB, locks }) });
+    await faster.blotter.replay();
+    faster.page.die();
+  };
+  const second = world({ server: up, page: new Page({ fetch: up.fetch, indexedDB, locks }), blotter: { outbox } });
+  await second.blotter.replay();
+  await second.clock.pass(0);
+  assert.deepEqual(up.log.map((entry) => entry.body.content), ["1"]);
+  await second.blotter.dispose();
 });
 
 test("beforeunload is listened to only while something is unacknowledged", async () => {
