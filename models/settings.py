@@ -272,6 +272,12 @@ class Settings(BaseModel):
         "INFO", alias="BLOTTER_LOG_LEVEL", description="least level logged"
     )
 
+    otel_traces_exporter: str = Field(
+        "none",
+        alias="OTEL_TRACES_EXPORTER",
+        description="traces: `otlp` or `console` (needs the extra `otel`; its other `OTEL_…` variables hold as ever)",
+    )
+
     @field_validator("cors_origins", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:

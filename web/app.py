@@ -18,7 +18,7 @@ from werkzeug.exceptions import HTTPException
 
 from models.errors import BlotterError
 from models.settings import Settings, current
-from web import cors, observe
+from web import cors, observe, tracing
 from web.call import Context, handler
 from web.demo import views
 from web.openapi import document_view
@@ -57,6 +57,7 @@ def create_app(settings: Settings | None = None, pipeline: Pipeline | None = Non
     views.install(app, context)
     ops.install(app, context)
     observe.install(app, log)
+    tracing.install(app, settings)
     cors.install(app, settings.cors_origins)
     _answer_errors(app, log)
     return app

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from flask import Flask, Request, Response, g, has_request_context, request
 
-from models import logs
+from models import logs, tracing
 from models.identity import mint_id
 from web.metrics import REQUESTS
 
@@ -83,12 +83,16 @@ def _note(response: Response, log: Any) -> None:
 
 
 def bound() -> dict[str, str]:
-    """What else a line of this request carries: the uid of its conversation, which the workers' log names too.
+    """What else a line of this request carries: the uid of its conversation, which the workers' log names too; and its
+    trace, where traces are on.
 
     It is a digest of owner and id, and tells neither.
     """
-    conversation = g.get("conversation")
-    return {} if conversation is None else {"conversation": conversation}
+    conversation, trace = g.get("conversation"), tracing.trace_id()
+    return {
+        **({} if conversation is None else {"conversation": conversation}),
+        **({"trace": trace} if trace else {}),
+    }
 
 
 def request_id() -> str:

@@ -16,7 +16,7 @@ import structlog
 from celery import Celery, signals
 from celery.exceptions import SecurityWarning
 
-from models import logs
+from models import logs, tracing
 from models.errors import BufferPolicyError, BufferUnavailable
 from models.pipeline.crew import Crew, check_buffer
 from models.pipeline.doorbell import Doorbell
@@ -44,6 +44,7 @@ class _Process:
         with self._lock:
             if self._crew is None:
                 settings = current()
+                tracing.start(settings, "worker")
                 self._doorbell = Doorbell(settings)
                 self._crew = Crew.connect(
                     settings, role="worker", ring=self._doorbell.ring, stopping=self.stopping.is_set
@@ -62,6 +63,7 @@ class _Process:
             doorbell.close()
         if crew is not None:
             crew.close()
+        tracing.stop()
 
 
 process = _Process()
@@ -71,9 +73,14 @@ process = _Process()
 def _log(**_: Any) -> None:
     """Of worker and beat. Celery's line for each message received and done says nothing that figures do not."""
     level = current().log_level
-    logs.install(level, structlog.contextvars.get_contextvars)
+    logs.install(level, _bound)
     for name in ("celery.worker.strategy", "celery.app.trace", "celery.beat"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
+
+
+def _bound() -> dict[str, object]:
+    trace = tracing.trace_id()
+    return {**structlog.contextvars.get_contextvars(), **({"trace": trace} if trace else {})}
 
 
 @signals.worker_init.connect

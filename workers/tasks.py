@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from celery import Task
 from structlog.contextvars import bound_contextvars
 
+from models import tracing
 from workers.app import app, process
 
 
-@app.task(name="blotter.flush")
-def flush(partition: int) -> None:
+@app.task(name="blotter.flush", bind=True)
+def flush(self: Task[[int], None], partition: int) -> None:
     """Partition ``partition`` has work."""
-    with bound_contextvars(partition=partition):
+    rang = self.request.headers or {}
+    with (
+        bound_contextvars(partition=partition),
+        tracing.span("blotter.flush", kind="consumer", carrier=rang, partition=partition),
+    ):
         process.crew().flusher.flush(partition)
 
 

@@ -26,6 +26,8 @@ blotter:{pN}:blind       zset   "U" → ms of the first blind save; save; replay
 blotter:{pN}:j:U         list   blind journal: saves kept without their base, in order; save appends; replay pops
 blotter:{pN}:ic:U, ib:U  hash   image of the blind saves alone, shaped like c and b; blind save; end of replay
 blotter:{pN}:sc:U:T, sb  hash   staging of adoption T; stage (TTL 60 s); install renames it into place
+blotter:{pN}:sp:U:K/I    list   `traceparent`s of the saves that a row holds, 32 at most; only where traces are on; web adds
+                                (TTL 1 h), the flush that committed the row takes them
 blotter:{pN}:live        channel (shard) "U version [before name …]" after every accepted change, "U version" when rows
                                 became committed: a hint to live readers, never the truth
 blotter:o:{O}            zset   U → version of the conversation's row while that row is dirty; save adds, flush removes
@@ -99,6 +101,9 @@ class PartitionKeys:
     def journal(self, uid: str) -> str:
         return f"{self.stem}j:{uid}"
 
+    def spans(self, uid: str, name: str) -> str:
+        return f"{self.stem}sp:{uid}:{name}"
+
     def image_rows(self, uid: str) -> str:
         return f"{self.stem}ic:{uid}"
 
@@ -145,11 +150,11 @@ def conversation_of(key: str) -> tuple[int, str] | None:
 
 #: Matches every key of Blotter.
 EVERYTHING: Final = f"{PREFIX}:*"
-_NAMING = re.compile(rf"{PREFIX}:\{{p(\d+)\}}:(?:c|b|j|ic|ib|sc|sb):([0-9a-f]{{32}})(?::.*)?")
+_NAMING = re.compile(rf"{PREFIX}:\{{p(\d+)\}}:(?:c|b|j|ic|ib|sc|sb|sp):([0-9a-f]{{32}})(?::.*)?")
 
 
 def naming(key: str) -> tuple[int, str] | None:
-    """As `conversation_of`, of keys that hold a conversation under adoption too."""
+    """As `conversation_of`, of keys that hold a conversation under adoption, or name it, too."""
     found = _NAMING.fullmatch(key)
     return None if found is None else (int(found[1]), found[2])
 

@@ -23,6 +23,7 @@ from typing import Final
 from celery import Celery
 from kombu.exceptions import KombuError
 
+from models import tracing
 from models.settings import Settings
 
 log = logging.getLogger("blotter.doorbell")
@@ -58,7 +59,8 @@ class Doorbell:
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._state = threading.Condition()
-        self._wanted: set[int] = set()
+        #: Partition -> headers of its message: the trace that rang.
+        self._wanted: dict[int, dict[str, str]] = {}
         self._thread: threading.Thread | None = None
         self._silent_until_s = float("-inf")
         self._busy = self._closed = False
@@ -77,7 +79,7 @@ class Doorbell:
             if self._closed or time.monotonic() < self._silent_until_s:
                 self.dropped += 1
                 return
-            self._wanted.add(partition)
+            self._wanted[partition] = tracing.carried()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="blotter-doorbell", daemon=True)
                 self._thread.start()
@@ -101,17 +103,22 @@ class Doorbell:
                     if self._closed:
                         return
                     self._state.wait()
-                partition = self._wanted.pop()
+                partition, headers = self._wanted.popitem()
                 self._busy = True
-            self._publish(partition)
+            self._publish(partition, headers)
             with self._state:
                 self._busy = False
                 self._state.notify_all()
 
-    def _publish(self, partition: int) -> None:
+    def _publish(self, partition: int, headers: dict[str, str]) -> None:
         try:
             self._celery.send_task(
-                FLUSH_TASK, args=(partition,), countdown=COUNTDOWN_S, expires=EXPIRES_S, ignore_result=True
+                FLUSH_TASK,
+                args=(partition,),
+                headers=headers,
+                countdown=COUNTDOWN_S,
+                expires=EXPIRES_S,
+                ignore_result=True,
             )
             self.sent += 1
         except Exception as error:  # noqa: BLE001 (kombu's transports raise their clients' own errors too)

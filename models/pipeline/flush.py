@@ -64,6 +64,7 @@ from models.errors import (
 )
 from models.pipeline.adopt import Adopter
 from models.pipeline.failpoints import reach
+from models.pipeline.spans import Spans
 from models.postgres.errors import SchemaError
 from models.postgres.rows import key_of
 from models.postgres.store import Store, WriteOutcome
@@ -135,6 +136,7 @@ class Flusher:
         self._store = store
         self._adopter = adopter
         self._ring = ring
+        self._spans = Spans(buffer)
         self._stopping = stopping
         self._clock_s = clock_s
         self._chance = chance
@@ -296,7 +298,8 @@ class Flusher:
         self._partitions.note_trial(work.keys, {ref: begun.get(ref, 0) + 1 for ref in work.tried})
         reach("flush.5")
         try:
-            self._commit(work, rows)
+            with self._spans.commit(work.keys, rows):
+                self._commit(work, rows)
         except (BlotterError, *_ASKED_TO_LEAVE):
             with contextlib.suppress(BufferUnavailable):
                 self._partitions.end_trial(work.keys, list(work.tried))

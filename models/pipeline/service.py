@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from models import tracing
 from models.buffer.buffer import Buffer, Place
 from models.buffer.partitions import Partitions
 from models.core.commands import Command, ItemKind
@@ -19,6 +20,7 @@ from models.pipeline.listing import Lister
 from models.pipeline.pressure import Pressure
 from models.pipeline.read import Reader
 from models.pipeline.save import Saver, all_acknowledged
+from models.pipeline.spans import Spans
 from models.pipeline.views import ConversationPage, ConversationView, Item, ItemPage, SaveResult
 from models.postgres.engine import Role
 from models.postgres.errors import SchemaError
@@ -39,6 +41,7 @@ class Pipeline:
             buffer.client, settings, examine=lambda: policy.examine(buffer.client, settings).faults
         )
         self._saver = Saver(buffer, self.adopter, ring, self.pressure.check)
+        self._spans = Spans(buffer)
         self._reader = Reader(buffer, store, self.adopter, ring)
         self._lister = Lister(buffer, store)
         self._tick = threading.Event()
@@ -47,6 +50,11 @@ class Pipeline:
     def connect(cls, settings: Settings, *, role: Role, ring: Callable[[int], None]) -> Pipeline:
         """A pipeline on the servers that ``settings`` name. ``ring(partition)`` sends the doorbell; it never raises."""
         return cls(settings, Buffer.connect(settings), Store.open(settings, role=role), ring)
+
+    @property
+    def takes_strands(self) -> bool:
+        """Whether `save` may be called by a strand (models/core/strands.py). Who traces notes saves in other ways."""
+        return self.buffer.has_lane and not tracing.on()
 
     def close(self) -> None:
         self.buffer.close()
@@ -66,7 +74,10 @@ class Pipeline:
 
         Raises Gone (conversation deleted), BufferFull, BufferUnavailable, StoreUnavailable, Contention.
         """
-        return self._saver.save(self._place(owner, conversation_id), commands, fresh=fresh, pull=pull)
+        place = self._place(owner, conversation_id)
+        result = self._saver.save(place, commands, fresh=fresh, pull=pull)
+        self._spans.note(place, result.items)
+        return result
 
     def sync(
         self,
@@ -81,7 +92,10 @@ class Pipeline:
 
         Raises as save while nothing was applied; once something was, the rest answer ``unavailable``.
         """
-        return self._saver.sync(self._place(owner, conversation_id), commands, order=order, pull=pull)
+        place = self._place(owner, conversation_id)
+        result = self._saver.sync(place, commands, order=order, pull=pull)
+        self._spans.note(place, result.items)
+        return result
 
     def wait_stored(
         self, owner: str, conversation_id: str, result: SaveResult, *, timeout_ms: int

@@ -13,6 +13,15 @@ from models import logs
 SECRET = "what the user wrote"
 
 
+@pytest.fixture(autouse=True)
+def data_layer() -> Iterator[None]:
+    """Its handlers write where this test looks, and nowhere after it."""
+    ours = logging.getLogger("blotter")
+    handlers, level = ours.handlers, ours.level
+    yield
+    ours.handlers, ours.level = handlers, level
+
+
 @pytest.fixture
 def root() -> Iterator[logging.Logger]:
     found = logging.getLogger()

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+from models import tracing
 from models.errors import BlotterError
 from models.settings import load
 from web.cli.errors import CannotRun
@@ -24,6 +25,7 @@ PORT_WAIT_S = 3.0
 def check(argv: Sequence[str], environ: Mapping[str, str], *, port_wait_s: float = PORT_WAIT_S) -> None:
     """Raises SettingsError or CannotRun where the program ``argv`` could not run."""
     settings = load(environ)
+    tracing.check(settings)
     if argv[0] != "granian":
         return
     # Only now, for celery does without: whoever lets callers in needs a key.
