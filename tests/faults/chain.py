@@ -192,8 +192,8 @@ class Chain:
             until = NEVER + 1 if fault is None else fault.start
             events = self._events(begin, until, glimpsed=fault is None and must_end, final=final)
             floats = [t for t in self.tries if self._may_float(t, faults)]
-            # A journal is part of the buffer: what lies in it may go back, too.
-            mandatory = [t for t in blind if t.save.start > begin and fault is None]
+            # A journal is part of the buffer: what lies in it may go back, too, and be applied to what lacks it.
+            mandatory = [t for t in blind if t.save.start > begin and t.save.end < until]
             floats += [t for t in blind if t not in mandatory]
             if number:
                 self._keep(Node(n.item, n.used, 0) for n in self.nodes.values())
@@ -256,7 +256,9 @@ class Chain:
         for number, (version, latest, _) in enumerate(self._trail):
             if 0 < version <= stored or latest <= fault.to:
                 first = number
-        self._back = self._trail[first:]
+        self._back = [
+            (v, latest, [n._replace(tried=0) for n in nodes]) for v, latest, nodes in self._trail[first:]
+        ]
         self._keep(node for _, _, nodes in self._back for node in nodes)
 
     # ------------------------------------------------------------------ one era
@@ -333,8 +335,10 @@ class Chain:
                 if outcome == "accepted":
                     yield Node(after, node.used | {name}, node.tried)
         if node.tried < len(blind) and blind[node.tried].save.start < event.latest:
-            for outcome, after, _ in self._judge(item, blind[node.tried]):
-                yield Node(after if outcome == "accepted" else item, node.used, node.tried + 1)
+            t = blind[node.tried]
+            used = node.used | {(id(t.save), t.number)}
+            for outcome, after, _ in self._judge(item, t):
+                yield Node(after if outcome == "accepted" else item, used, node.tried + 1)
 
     def _in_vain(self, event: Event, blind: Sequence[Try]) -> None:
         """Blind saves replayed while ``event``'s version stood, that changed nothing and so left it."""
@@ -343,8 +347,9 @@ class Chain:
             node = todo.pop()
             if node.tried == len(blind) or blind[node.tried].save.start >= event.begun:
                 continue
-            if any(outcome != "accepted" for outcome, _, _ in self._judge(node.item, blind[node.tried])):
-                new = node._replace(tried=node.tried + 1)
+            t = blind[node.tried]
+            if any(outcome != "accepted" for outcome, _, _ in self._judge(node.item, t)):
+                new = Node(node.item, node.used | {(id(t.save), t.number)}, node.tried + 1)
                 if self._key(new) not in self.nodes:
                     self.nodes[self._key(new)] = new
                     todo.append(new)

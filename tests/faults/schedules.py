@@ -234,6 +234,22 @@ def a_save_on_rows_set_back_without_postgres(stage: Stage) -> None:
     stage.world.store_away = False
 
 
+def a_journal_set_back(stage: Stage) -> None:
+    stage.say("m1", "one")
+    stage.make_cold()
+    stage.world.store_away = True
+    stage.say("m1", "blind")
+    stage.world.copy()
+    stage.world.store_away = False
+    stage.read()
+    stage.say("m1", "newer")
+    stage.flushing().finish()
+    stage.read()
+    stage.world.roll_back()
+    stage.world.buffer.initialise()
+    stage.read()
+
+
 def a_flusher_dies_in_a_replay(stage: Stage) -> None:
     stage.say("m1", "one")
     stage.make_cold()
@@ -361,6 +377,11 @@ CASES: Final = (
         a_save_on_rows_set_back_without_postgres, "lost", "not a fold", "never a state",
     ),
     _case("journal popped before it is applied", lambda: python_bug(Buffer, "save", pop_first), a_flusher_dies_in_a_replay, "lost"),
+    _case(
+        "journal set back applied again",
+        lambda: lua_bug("save", pattern=r"^  elseif entries and applied_before\(.*\) then$", replacement="  elseif false then"),
+        a_journal_set_back, "lost", "not a fold", "never a state", "read backwards",
+    ),
     _case(
         "tombstone ignored",
         lambda: lua_bug("save", pattern=r"^  if r and r\.d then return outcome\(cmd, 'gone', r\) end$"),

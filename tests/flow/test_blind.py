@@ -169,6 +169,47 @@ def test_a_save_on_a_buffer_set_back_while_postgres_is_away_wins_over_nothing_ne
     assert chat.stored()["r"].metadata == '{"rated":5}'
 
 
+def test_a_journal_set_back_is_not_applied_over_what_came_after_it(
+    chat: CrewRig, postgres: RunningPostgres
+) -> None:
+    chat.say("c", "m1", "base")
+    chat.say("c", "m2", "base")
+    chat.say("c", "m3", "base")
+    chat.evict("c")
+    with away(chat, postgres):
+        chat.say("c", "m1", "blind")
+        chat.save("c", c.Delete("m", "m2"))
+        earlier = EarlierBuffer(chat)
+        chat.say("c", "m4", "later in the journal")
+    assert dict(chat.texts("c")) == {"m1": "blind", "m3": "base", "m4": "later in the journal"}
+    chat.say("c", "m1", "newer")
+    chat.flush("c")
+    earlier.set_back()
+    with away(chat, postgres):
+        # In the journal that came back, behind what was applied once; and in its own right.
+        chat.say("c", "m3", "blind")
+    expected = {"m1": "newer", "m3": "blind", "m4": "later in the journal"}
+    assert dict(chat.texts("c")) == expected
+    chat.pipeline.conversations("ann", archived=False, after=None, limit=5)
+    flush_until_clean(chat, "c")
+    assert {name: text for name, text in chat.stored_texts("c").items() if name != "m2"} == expected
+    assert chat.stored("c")["m2"].deleted_ms is not None
+
+
+def test_a_journal_that_only_saw_its_server_start_anew_is_applied(
+    chat: CrewRig, postgres: RunningPostgres
+) -> None:
+    chat.say("c", "m1", "base")
+    chat.evict("c")
+    with away(chat, postgres):
+        chat.say("c", "m1", "blind")
+        EarlierBuffer(chat).set_back()
+        chat.say("c", "m2", "blind")
+    assert dict(chat.texts("c")) == {"m1": "blind", "m2": "blind"}
+    flush_until_clean(chat, "c")
+    assert chat.stored_texts("c") == {"m1": "blind", "m2": "blind"}
+
+
 def test_what_is_hot_under_another_epoch_is_shown_as_partial_while_postgres_is_away(
     chat: CrewRig, postgres: RunningPostgres
 ) -> None:

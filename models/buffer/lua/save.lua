@@ -159,6 +159,13 @@ local function arrived(id, following)
   end
 end
 
+-- A journal of another buffer epoch may be a copy set back: it was applied once, and what Postgres got after it is newer.
+-- While it waited nothing was flushed, so a row that Postgres has newer than the entry has the entry behind it. (A server
+-- that was only started anew looks the same; there no row is that new, unless the clock went back as well.)
+local function applied_before(entry, r)
+  return entry.e and entry.e ~= meta[1] and entry.c.op ~= 'delete' and r ~= nil and (r.z or 0) > entry.u
+end
+
 local items, journal, lost = {}, {}, {}
 local changed = false
 local real_now = NOW
@@ -172,6 +179,8 @@ for i, cmd in ipairs(commands) do
     out = { k = cmd.k, id = cmd.id, o = 'gone' }
   elseif blind and out_of_sight(cmd, row(name)) then
     out = { k = cmd.k, id = cmd.id, o = 'unavailable' }
+  elseif entries and applied_before(told[i], row(name)) then
+    out = { k = cmd.k, id = cmd.id, o = 'noop', v = row(name).v }
   else
     out = apply(cmd)
     if blind and uncertain(cmd, out.o, row(name)) then out = { k = cmd.k, id = cmd.id, o = 'unavailable' } end
@@ -182,7 +191,9 @@ for i, cmd in ipairs(commands) do
   if blind and acknowledged then
     note_said(cmd, out, row(name))
     if out.o == 'accepted' or may_count(cmd) then
-      journal[#journal + 1] = { c = cmd, v = out.v, t = NOW, o = out.o ~= 'accepted' and out.o or nil }
+      journal[#journal + 1] = {
+        c = cmd, v = out.v, t = NOW, o = out.o ~= 'accepted' and out.o or nil, e = meta[1], u = math.max(out.v, NOW_US),
+      }
     end
   end
   if out.o == 'accepted' then
