@@ -42,6 +42,8 @@ STAGING_MS: Final = 60_000
 STAGING_PIECE_BYTES: Final = 1024 * 1024
 #: Entries of a blind journal replayed in one script.
 REPLAY_ENTRIES: Final = 20
+#: Bytes of the journal from which on no more entries are taken into that script: no script holds the server for long.
+REPLAY_BYTES: Final = 256 * 1024
 #: Conversations up to this size are read whole in one script; larger ones by rows first.
 READ_WHOLE_BYTES: Final = 1024 * 1024
 
@@ -276,7 +278,8 @@ class Buffer:
         keys, uid = place.keys, place.hex
         request = {
             "mode": mode, "uid": uid, "owner": place.owner, "id": place.id, "now_us": self.now_us, "commands": commands,
-            "count": REPLAY_ENTRIES, "fresh": fresh, "base": base, "pull": pull, "expect_mp": expect_mp,
+            "count": REPLAY_ENTRIES, "replay_bytes": REPLAY_BYTES, "fresh": fresh, "base": base, "pull": pull,
+            "expect_mp": expect_mp,
             **self._common, **self._limits,
         }  # fmt: skip
         # A second run of a save that carries a revision or an offset is told to be a duplicate; any other may say noop

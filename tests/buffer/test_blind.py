@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from models.buffer.buffer import REPLAY_BYTES
 from models.core.commands import Command, Delete, ItemOutcome
 from models.core.threads import between
 from tests.buffer.chat import Chat, append, put, set_part
@@ -75,6 +76,20 @@ def test_a_blind_read_shows_what_was_saved_and_says_that_it_is_partial(away: Cha
 def test_a_hot_conversation_is_never_blind(chat: Chat) -> None:
     chat.put("m", "m1")
     assert chat.buffer.save(chat.place, [put("m", "m1")], mode="blind").s == "hot"
+
+
+def test_a_replay_takes_few_large_entries_at_a_time(away: Chat) -> None:
+    """Twenty of 4 MiB held the server, and with it everybody's saves, for half a second."""
+    for number in range(3):
+        blind(away, put("m", f"n{number}", content="x" * (REPLAY_BYTES * 2 // 3)))
+    blind(away, put("m", "large", content="x" * REPLAY_BYTES * 2))
+    blind(away, put("m", "small", content="x"))
+    assert away.adopt() == "ok"
+    left = []
+    while not left or left[-1]:
+        left.append(away.buffer.save(away.place, [], mode="replay").left)
+    assert left == [3, 1, 0]
+    assert {"m/n0", "m/n1", "m/n2", "m/large", "m/small"} < set(away.views())
 
 
 def test_appends_go_only_to_what_the_journal_created(away: Chat) -> None:

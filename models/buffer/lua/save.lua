@@ -7,7 +7,7 @@
 -- KEYS 1 meta, 2 epoch, 3 rows, 4 bodies, 5 due, 6 open, 7 idle, 8 bell, 9 hold, 10 dead, 11 journal, 12 blind,
 --      13 image rows, 14 image bodies, 15 owner's index (absent where it lies in another slot: the caller lists then)
 -- ARGV 1 request, a MessagePack map: mode, uid, owner, id, now_us (0: the server's TIME), commands [..] (hot, blind),
---      count (replay: entries at most), fresh, base (epoch at which Postgres held nothing; -1 unknown), pull, expect_mp
+--      count, replay_bytes (replay: entries at most; none more from this size on), fresh, base (epoch at which Postgres held nothing; -1 unknown), pull, expect_mp
 --      (-1: any), full, stream_ms, autosave_ms, stale_ms, stale_tool_ms, stale_approval_ms, item, items, bytes,
 --      parts, links (limits; none at a replay: what was acknowledged is kept), window_ms, bell_ms
 --      2 channel of change hints (shard)
@@ -64,7 +64,13 @@ LIMIT = { item = req.item, items = req.items, bytes = req.bytes, parts = req.par
 local commands, entries, told, left = req.commands, nil, {}, 0
 if req.mode == 'replay' then
   for name in pairs(LIMIT) do LIMIT[name] = math.huge end
-  entries = redis.call('LRANGE', KEYS[11], 0, req.count - 1)
+  entries = {}
+  local size = 0
+  repeat
+    local raw = redis.call('LINDEX', KEYS[11], #entries)
+    entries[#entries + 1] = raw or nil
+    size = size + #(raw or '')
+  until not raw or #entries >= req.count or size >= req.replay_bytes
   left = redis.call('LLEN', KEYS[11]) - #entries
   commands = {}
   for i, raw in ipairs(entries) do
