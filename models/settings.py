@@ -42,7 +42,7 @@ class Settings(BaseModel):
     redis_url: str = Field(
         "redis://localhost:6379/0",
         alias="REDIS_URL",
-        description="the buffer: Redis or Valkey with AOF",
+        description="the buffer: Redis or Valkey with AOF; a cluster: `redis+cluster://host:port[,host:port…]`",
     )
     celery_broker_url: str = Field(
         "redis://localhost:6380/0",
@@ -124,6 +124,13 @@ class Settings(BaseModel):
         "always",
         alias="BLOTTER_FSYNC",
         description="what the buffer's appendfsync must be; everysec may lose about a second in a power cut",
+    )
+    ack_replicas: int = Field(
+        0,
+        alias="BLOTTER_ACK_REPLICAS",
+        ge=0,
+        le=8,
+        description="replicas of the buffer that have a save before it is answered; with fewer at hand saves get 503",
     )
     unsafe_buffer: bool = Field(
         False,

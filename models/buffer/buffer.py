@@ -18,7 +18,9 @@ from redis.exceptions import RedisError, ResponseError
 from redis.retry import Retry
 
 from models.buffer import codec
+from models.buffer.cluster import Cluster, ClusterWire, Meeting, is_cluster
 from models.buffer.codec import Header, Row, Staged, StaleTimes, View
+from models.buffer.kept import Kept
 from models.buffer.keys import PartitionKeys, owner_index
 from models.buffer.scripts import call, translate
 from models.buffer.wire import Greeting, Wire
@@ -149,11 +151,21 @@ _BEGUN: Final[dict[int, Literal["taken", "busy", "paused"]]] = {1: "taken", 0: "
 class Buffer:
     """The Redis side of the pipeline. Thread-safe; make it after fork."""
 
-    def __init__(self, client: redis.Redis, settings: Settings, wire: Wire | None = None) -> None:
+    def __init__(
+        self, client: redis.Redis | Cluster, settings: Settings, wire: Wire | ClusterWire | None = None
+    ) -> None:
         """``wire``: calls the scripts that saves and reads wait for; ``client`` does by default."""
         # Untyped on purpose: redis-py's annotations answer for sync and async clients at once.
         self.client: Any = client
         self.wire: Any = wire or client
+        #: In the wire's place where saves wait for replicas.
+        self._kept: Kept | None = None
+        self._kept_list: Kept | None = None
+        if settings.ack_replicas:
+            # Within the time that the connection waits for all of its answer.
+            within_ms = settings.buffer_timeout_ms // 2
+            self._kept = Kept(self.wire, settings.ack_replicas, within_ms)
+            self._kept_list = Kept(self.wire, settings.ack_replicas, within_ms, mark=False)
         self.settings = settings
         self.partitions = tuple(PartitionKeys(n) for n in range(settings.partitions))
         self.stale = StaleTimes(
@@ -178,7 +190,7 @@ class Buffer:
         }
         #: An owner's index lies in another slot than his conversations: on a cluster no script can write both. (A plain
         #: client learns it from the first refusal.)
-        self.index_apart = isinstance(client, redis.RedisCluster)
+        self.index_apart = isinstance(client, Cluster)
         #: 0: the server's clock. Tests set it (µs).
         self.now_us = 0
 
@@ -186,10 +198,16 @@ class Buffer:
     def connect(cls, settings: Settings, *, connections: int = 64) -> Buffer:
         """A buffer on ``settings.redis_url`` with bounded connections and times, without redis-py's own retries."""
         seconds = settings.buffer_timeout_ms / 1000
-        pool = redis.BlockingConnectionPool.from_url(
-            settings.redis_url, max_connections=connections, timeout=seconds, socket_timeout=seconds,
-            socket_connect_timeout=min(seconds, 1.0), retry=Retry(NoBackoff(), 0), socket_keepalive=True,
-        )  # fmt: skip
+        how: dict[str, Any] = {
+            "max_connections": connections, "timeout": seconds, "socket_timeout": seconds,
+            "socket_connect_timeout": min(seconds, 1.0), "socket_keepalive": True,
+        }  # fmt: skip
+        if is_cluster(settings.redis_url):
+            cluster = Cluster(settings.redis_url, connection_pool_class=redis.BlockingConnectionPool, **how)
+            made = cls(cluster, settings, ClusterWire(cluster))
+            cluster.met = Meeting([keys.meta for keys in made.partitions], made._met_with)
+            return made
+        pool = redis.BlockingConnectionPool.from_url(settings.redis_url, retry=Retry(NoBackoff(), 0), **how)
         made = cls(redis.Redis(connection_pool=pool), settings, Wire(pool))
         pool.connection_kwargs["redis_connect_func"] = Greeting(made._met)
         return made
@@ -198,7 +216,8 @@ class Buffer:
         if self.wire is not self.client:
             self.wire.close()
         self.client.close()
-        self.client.connection_pool.disconnect()
+        if not isinstance(self.client, Cluster):
+            self.client.connection_pool.disconnect()
 
     def place(self, owner: str, conversation_id: str) -> Place:
         uid = conversation_uid(owner, conversation_id)
@@ -220,14 +239,11 @@ class Buffer:
         Returns the buffer epoch. Raises BufferPolicyError where the buffer was laid out for another number of partitions
         or in another format.
         """
-        try:
-            run_id = self.client.info("server")["run_id"]
-        except RedisError as error:
-            raise translate(error) from error
+        run_ids = self._run_ids()
         fresh = secrets.token_hex(8)
         epoch = fresh
         for keys in self.partitions:
-            args = [fresh, len(self.partitions), codec.FORMAT, run_id, 0]
+            args = [fresh, len(self.partitions), codec.FORMAT, run_ids[keys.meta], 0]
             found = call(self.client, "init", [keys.meta, keys.epoch], args, retries=1)
             epoch, partitions, layout = (part.decode() for part in found)
             if int(partitions) != len(self.partitions):
@@ -239,8 +255,25 @@ class Buffer:
                 raise BufferPolicyError(
                     f"the buffer's records have format {layout}, this version writes {codec.FORMAT}"
                 )
-            fresh = epoch
+            # On a cluster one partition may have been set back while the others were not: each has an epoch of its own.
+            fresh = secrets.token_hex(8) if isinstance(self.client, Cluster) else epoch
         return epoch
+
+    def _run_ids(self) -> dict[str, str]:
+        """The run_id of the server that has each partition, by its meta."""
+        metas = [keys.meta for keys in self.partitions]
+        try:
+            apart = isinstance(self.client, Cluster)
+            servers = self.client.by_server(metas) if apart else [(self.client, metas)]
+            return {meta: server.info("server")["run_id"] for server, those in servers for meta in those}
+        except RedisError as error:
+            raise translate(error) from error
+
+    def _met_with(self, server: Any, run_id: str, partition: int) -> None:
+        """As `_met`, of one partition of a cluster."""
+        keys = self.partitions[partition]
+        args = [secrets.token_hex(8), len(self.partitions), codec.FORMAT, run_id, 1]
+        call(server, "init", [keys.meta, keys.epoch], args)
 
     def _met(self, server: Any, run_id: str) -> None:
         """A connection met a server that this process has not seen: if it is another than the one that wrote the buffer,
@@ -297,19 +330,21 @@ class Buffer:
             1 if repeatable else 0,
             [_encode(request), keys.live],
         )
+        wire = self._kept or self.wire
         if not self.index_apart:
             index = owner_index(owner_tag(place.owner))
             try:
-                return _decode_save(call(self.wire, name, [*key_list, index], args, retries=retries))
+                return _decode_save(call(wire, name, [*key_list, index], args, retries=retries))
             except ResponseError as error:
                 if "CROSSSLOT" not in str(error) and "same slot" not in str(error):
                     raise
                 self.index_apart = True
-        return _decode_save(call(self.wire, name, key_list, args, retries=retries))
+        return _decode_save(call(wire, name, key_list, args, retries=retries))
 
     def list_for_owner(self, place: Place, version: int) -> None:
         """Put the conversation on its owner's index (its row is dirty at ``version``)."""
-        call(self.wire, "enlist", [owner_index(owner_tag(place.owner))], [place.hex, version], retries=1)
+        index = owner_index(owner_tag(place.owner))
+        call(self._kept_list or self.wire, "enlist", [index], [place.hex, version], retries=1)
 
     # ------------------------------------------------------------------ read
     def read(

@@ -6,6 +6,7 @@ Where ``Buffer`` speaks of one conversation, this speaks of many at once, pipeli
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from redis.exceptions import RedisError
 from models.buffer import keys as names
 from models.buffer.audit import Audit, decode as decode_audit
 from models.buffer.buffer import BELL_MS, Buffer, Place
+from models.buffer.cluster import Cluster
 from models.buffer.codec import Header, Row
 from models.buffer.keys import PartitionKeys
 from models.buffer.scripts import call, call_many, translate
@@ -263,9 +265,16 @@ class Partitions:
 
     # ------------------------------------------------------------------ who is alive, counters, chores
     def epoch(self) -> str:
-        """The buffer epoch in force; empty before the first layout."""
-        raw = self._do("HGET", self._all[0].meta, "e")
-        return "" if raw is None else raw.decode()
+        """The buffer epoch in force; empty before the first layout. Of a cluster, where each partition has its own, a word
+        that is another one when any of them is.
+        """
+        if not isinstance(self._client, Cluster):
+            raw = self._do("HGET", self._all[0].meta, "e")
+            return "" if raw is None else raw.decode()
+        pipe = self._client.pipeline(transaction=False)
+        for keys in self._all:
+            pipe.hget(keys.meta, "e")
+        return blake2b(b",".join(raw or b"" for raw in self._execute(pipe)), digest_size=8).hexdigest()
 
     def now_ms(self) -> int:
         """The server's clock."""

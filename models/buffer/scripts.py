@@ -13,12 +13,16 @@ from typing import Any, Final
 
 from redis.exceptions import (
     AuthenticationError,
+    ClusterDownError,
     ConnectionError as RedisConnectionError,
+    MasterDownError,
     NoScriptError,
     OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
     TimeoutError as RedisTimeoutError,
+    TryAgainError,
 )
 
 from models.errors import BufferFull, BufferSlow, BufferUnavailable
@@ -38,6 +42,7 @@ _PARTS: Final[dict[str, tuple[str, ...]]] = {
     "follow": ("common",),
     "init": (),
     "install": ("common",),
+    "mark": (),
     "mend": ("common",),
     "outdate": (),
     "overdue": (),
@@ -138,6 +143,15 @@ def call_many(client: Any, name: str, calls: Sequence[tuple[Sequence[str], Seque
     raise AssertionError("unreachable")
 
 
+#: What redis-py has classes for loses its word: nothing ran, and it passes.
+_REFUSALS: Final[dict[type[Exception], str]] = {
+    ReadOnlyError: "READONLY",
+    MasterDownError: "MASTERDOWN",
+    ClusterDownError: "CLUSTERDOWN",
+    TryAgainError: "TRYAGAIN",
+}
+
+
 def translate(error: RedisError) -> Exception:
     """The one place where driver errors become ours. A script's own fault (a bug) stays what it is."""
     if isinstance(error, OutOfMemoryError):
@@ -147,19 +161,13 @@ def translate(error: RedisError) -> Exception:
     if isinstance(error, RedisConnectionError):
         return BufferUnavailable(f"the buffer did not answer ({type(error).__name__})")
     text = str(error)
+    for refused, word in _REFUSALS.items():
+        if isinstance(error, refused):
+            return BufferUnavailable(f"the buffer refuses commands ({word})")
     if isinstance(error, ResponseError):
         if "OOM" in text:
             return BufferFull("the buffer is at its maxmemory")
-        for word in (
-            "MISCONF",
-            "READONLY",
-            "LOADING",
-            "CLUSTERDOWN",
-            "TRYAGAIN",
-            "MASTERDOWN",
-            "BUSY",
-            "NOREPLICAS",
-        ):
+        for word in ("MISCONF", "READONLY", "LOADING", "BUSY", "NOREPLICAS"):
             if word in text:
                 return BufferUnavailable(f"the buffer refuses commands ({word})")
     return error

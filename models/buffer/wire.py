@@ -14,13 +14,13 @@ import os
 import re
 import select
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
 import redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 
 class Wire:
@@ -44,6 +44,10 @@ class Wire:
         connection = self._connection()
         connection.send_command(*command, check_health=False)
         return connection.read_response()
+
+    def execute_all(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Send commands together; the reply of each, errors of the server among them. Raises RedisError otherwise."""
+        return _execute_all(self._connection(), commands)
 
     def _connection(self) -> Any:
         if self._pid != os.getpid():
@@ -107,7 +111,7 @@ class Greeting:
     def __call__(self, connection: Any) -> None:
         """What redis-py calls in place of its own greeting (``redis_connect_func``)."""
         connection.on_connect()
-        server = _Server(connection)
+        server = Server(connection)
         found = re.search(rb"run_id:(\w+)", server.execute_command("INFO", "server"))
         run_id = "" if found is None else found[1].decode()
         with self._lock:
@@ -116,7 +120,7 @@ class Greeting:
                 self._seen = run_id
 
 
-class _Server:
+class Server:
     """The server at the other end of one connection."""
 
     def __init__(self, connection: Any) -> None:
@@ -125,6 +129,29 @@ class _Server:
     def execute_command(self, *command: Any) -> Any:
         self._connection.send_command(*command, check_health=False)
         return self._connection.read_response()
+
+    def execute_all(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """As `Wire.execute_all`."""
+        return _execute_all(self._connection, commands)
+
+
+def _execute_all(connection: Any, commands: Sequence[Sequence[Any]]) -> list[Any]:
+    connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+    replies = []
+    for _ in commands:
+        try:
+            replies.append(connection.read_response())
+        except ResponseError as error:
+            replies.append(error)
+    return replies
+
+
+def replies_or_first_error(replies: list[Any]) -> list[Any]:
+    """``replies``; raises the first that is an error."""
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            raise reply
+    return replies
 
 
 def _unasked(connection: Any) -> bool:

@@ -6,6 +6,7 @@
     no-appendfsync-on-rewrite no            CONFIG GET: a rewrite must not suspend the fsync (with always)
     not the broker's server                 run_id of both: a flood of messages must not fill the buffer
     maxmemory set                           only a warning: without it there is no back pressure
+    replicas for BLOTTER_ACK_REPLICAS       only a warning: it is the saves that are refused while there are too few
 
 Checked at start (what fails is refused by name, unless BLOTTER_UNSAFE_BUFFER=1) and every minute by the sweep; and with
 every refresh of the memory figure as far as INFO tells (models/pipeline/pressure.py).
@@ -42,7 +43,7 @@ class Policy(NamedTuple):
 def examine(client: redis.Redis, settings: Settings) -> Policy:
     """Look at the buffer's server. Raises BufferUnavailable."""
     try:
-        info = client.info("server", "memory", "persistence")
+        info = client.info("server", "memory", "persistence", "replication")
     except RedisError as error:
         raise translate(error) from error
     faults = list(faults_of(info))
@@ -60,8 +61,14 @@ def examine(client: redis.Redis, settings: Settings) -> Policy:
         faults.append("no-appendfsync-on-rewrite is yes: set `no-appendfsync-on-rewrite no`")
     if memory_of(info).most == 0:
         warnings.append("maxmemory is not set: a full machine, not Blotter, will say when to stop")
+    replicas = int(info.get("connected_slaves", 0))
+    if replicas < settings.ack_replicas:
+        warnings.append(
+            f"BLOTTER_ACK_REPLICAS is {settings.ack_replicas}, and a server has {replicas} replicas: its saves are refused"
+        )
     broker = _broker_run_id(settings, unknown)
-    if broker is not None and broker == info.get("run_id"):
+    # (A cluster has a run_id for each of its servers.)
+    if broker is not None and broker in str(info.get("run_id")).split("+"):
         faults.append("the broker is the same server: give CELERY_BROKER_URL one of its own")
     return Policy(tuple(faults), tuple(warnings), tuple(unknown))
 

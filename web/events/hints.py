@@ -1,4 +1,4 @@
-"""Hints: one connection that listens to every partition's channel, in a thread of its own.
+"""Hints: a connection to each of the buffer's servers that listens to its partitions' channels; one thread for all.
 
 A hint is "U version [before name …]" (models/buffer/keys.py). Most concern conversations nobody watches here and are
 dropped at once, before they cost the event loop anything. A connection that was lost may have lost hints: then every
@@ -8,9 +8,10 @@ watcher is told to look.
 from __future__ import annotations
 
 import logging
+import select
 import threading
 from collections.abc import Callable, Collection
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, Final, NamedTuple
 
 import redis
@@ -18,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
+from models.buffer.cluster import addresses
 from models.settings import Settings
 
 log = logging.getLogger("blotter.events")
@@ -92,41 +94,64 @@ class Hints:
             self._closing.wait(_PAUSES_S[min(failures, len(_PAUSES_S)) - 1] if failures else 0)
 
     def _listen(self) -> int:
-        """Subscribe and hand on hints until the connection breaks (RedisError) or we close (0)."""
+        """Subscribe and hand on hints until a connection breaks (RedisError) or we close (0)."""
         timeout_s = self._settings.buffer_timeout_ms / 1000
-        # Untyped on purpose: redis-py's annotations answer for sync and async clients at once.
-        client: Any = redis.Redis.from_url(
-            self._settings.redis_url, socket_timeout=timeout_s, socket_connect_timeout=min(timeout_s, 1.0),
-            socket_keepalive=True, retry=Retry(NoBackoff(), 0), health_check_interval=_PING_S,
-        )  # fmt: skip
-        listener = client.pubsub()
-        try:
-            for channel in self._channels:
-                listener.ssubscribe(channel)
-            self._await_subscriptions(listener)
+        with ExitStack() as open_ones:
+            listeners = [
+                self._subscribe(url, channels, timeout_s, open_ones)
+                for url, channels in addresses(self._settings.redis_url, self._channels, timeout_s)
+            ]
+            poll = select.poll()
+            for listener in listeners:
+                poll.register(listener.connection._sock, select.POLLIN | select.POLLHUP)  # noqa: SLF001
             self.listening = True
             self._lost()
             while not self._closing.is_set():
-                message = listener.parse_response(block=False, timeout=_WAIT_S)
-                if (
-                    message is not None
-                    and message[0] == b"smessage"
-                    and message[2][:32].decode() in self._watched
-                ):
-                    hint = parse_hint(message[2])
-                    if hint is not None:
-                        self._hint(hint)
-        finally:
-            with suppress(RedisError, OSError):
-                listener.close()
-                client.close()
+                poll.poll(_WAIT_S * 1000)
+                for listener in listeners:
+                    self._drain(listener)
         return 0
 
-    def _await_subscriptions(self, listener: Any) -> None:
-        left = len(self._channels)
+    def _drain(self, listener: Any) -> None:
+        """Take what has arrived. (Nothing is returned for the answer to a ping, and more may lie behind it.)"""
+        while True:
+            message = listener.parse_response(block=False, timeout=0)
+            if message is not None:
+                self._take(message)
+            elif not listener.connection.can_read(timeout=0):
+                return
+
+    def _take(self, message: Any) -> None:
+        if message[0] == b"sunsubscribe":
+            # The cluster gave the partition to another server.
+            raise redis.ConnectionError("a channel went elsewhere")
+        if message[0] == b"smessage" and message[2][:32].decode() in self._watched:
+            hint = parse_hint(message[2])
+            if hint is not None:
+                self._hint(hint)
+
+    def _subscribe(self, url: str, channels: Collection[str], timeout_s: float, open_ones: ExitStack) -> Any:
+        """A subscription to ``channels`` of one server, once it stands; closed with ``open_ones``."""
+        # Untyped on purpose: redis-py's annotations answer for sync and async clients at once.
+        client: Any = redis.Redis.from_url(
+            url, socket_timeout=timeout_s, socket_connect_timeout=min(timeout_s, 1.0),
+            socket_keepalive=True, retry=Retry(NoBackoff(), 0), health_check_interval=_PING_S,
+        )  # fmt: skip
+        listener = client.pubsub()
+        open_ones.callback(_close, listener, client)
+        for channel in channels:
+            listener.ssubscribe(channel)
+        left = len(channels)
         while left:
-            message = listener.parse_response(block=False, timeout=self._settings.buffer_timeout_ms / 1000)
+            message = listener.parse_response(block=False, timeout=timeout_s)
             if message is None:
                 raise redis.TimeoutError("no answer to SSUBSCRIBE")
             if message[0] == b"ssubscribe":
                 left -= 1
+        return listener
+
+
+def _close(*open_ones: Any) -> None:
+    for one in open_ones:
+        with suppress(RedisError, OSError):
+            one.close()
