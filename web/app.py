@@ -13,13 +13,13 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask, Response
+from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
 from models.errors import BlotterError
 from models.settings import Settings, current
-from web import cors, observe, tracing
-from web.call import Context, handler
+from web import cors, framing, observe, tracing
+from web.call import BODY, Context, handler
 from web.demo import views
 from web.openapi import document_view
 from web.ops import views as ops
@@ -57,6 +57,7 @@ def create_app(settings: Settings | None = None, pipeline: Pipeline | None = Non
     views.install(app, context)
     ops.install(app, context)
     observe.install(app, log)
+    app.before_request(_refuse_codings)
     tracing.install(app, settings)
     cors.install(app, settings.cors_origins)
     _answer_errors(app, log)
@@ -83,6 +84,12 @@ def _once(make: Callable[[], Pipeline]) -> Callable[[], Pipeline]:
         return made[0]
 
     return get
+
+
+def _refuse_codings() -> None:
+    """Whatever is asked: who sent it may not agree with us on where the next request begins."""
+    if request.environ.get(BODY) == "coded":
+        raise Problem("malformed", framing.DETAIL)
 
 
 def _answer_errors(app: Flask, log: Any) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from models.pipeline.service import Pipeline
 
 
-#: In the environ, what `web.edge` tells of a body that it did not receive whole: cut, late, large, unread; or empty.
+#: In the environ, what `web.edge` tells of a body that it did not receive whole: coded, cut, late, large, unread; or empty.
 BODY: Final = "blotter.body"
 
 

@@ -48,6 +48,7 @@ from models.errors import BlotterError
 from models.settings import Settings, current
 from web import app as application
 from web.call import BODY, Context
+from web.framing import is_plain
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -73,7 +74,7 @@ class Body(NamedTuple):
 
     raw: bytes
     seen: int
-    fault: Literal["", "cut", "late", "large", "unread"] = ""
+    fault: Literal["", "coded", "cut", "late", "large", "unread"] = ""
 
 
 _NONE: Final = Body(b"", 0)
@@ -149,9 +150,12 @@ class Edge:
     async def _body(self, environ: dict[str, Any], receive: Receive) -> Body:
         """The body, received whole or with its fault; ``environ`` then tells its length, sent in chunks or not."""
         # As the server tells where one body ends, the next request begins: with chunks, a length has no meaning.
-        chunked = environ.pop("HTTP_TRANSFER_ENCODING", None) is not None
-        declared = None if chunked else int(environ["CONTENT_LENGTH"])
-        body = await self._received(environ, declared, receive)
+        coding = environ.pop("HTTP_TRANSFER_ENCODING", None)
+        declared = int(environ["CONTENT_LENGTH"]) if coding is None else None
+        if coding is None or is_plain(coding):
+            body = await self._received(environ, declared, receive)
+        else:
+            body = Body(b"", 0, "coded")
         if declared is None:
             environ["CONTENT_LENGTH"] = str(body.seen)
         environ[BODY] = body.fault

@@ -32,7 +32,7 @@ from models.errors import BlotterError
 from models.identity import mint_id
 from models.pipeline.follow import Follower
 from models.settings import Settings, current
-from web import cors
+from web import cors, framing
 from web.events import answers
 from web.events.hub import Hub
 from web.events.metrics import Metrics
@@ -166,6 +166,12 @@ async def _refused_by_starlette(_: Request, error: Exception) -> Response:
     return answers.converted(from_http(error.status_code, tuple((error.headers or {}).items())))
 
 
+async def _refused_framing(scope: Scope, receive: Receive, send: Send) -> None:
+    answer = answers.problem(Problem("malformed", framing.DETAIL))
+    answer.headers["Connection"] = "close"
+    await answer(scope, receive, send)
+
+
 class Observed:
     """What every answer gets, and one line of log when it ends: never a path's id, a query, a token or chat text."""
 
@@ -176,7 +182,8 @@ class Observed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = Headers(scope=scope).get("x-request-id")
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id")
         request_id = given if given is not None and _REQUEST_ID.fullmatch(given) else mint_id()
         began, status = time.perf_counter(), 0
 
@@ -191,8 +198,12 @@ class Observed:
                 found["Content-Security-Policy"] = "default-src 'none'; frame-ancestors 'none'; sandbox"
             await send(message)
 
+        codings = headers.getlist("transfer-encoding")
         try:
-            await self._app(scope, receive, sending)
+            if codings and not framing.is_plain(",".join(codings)):
+                await _refused_framing(scope, receive, sending)
+            else:
+                await self._app(scope, receive, sending)
         except Exception as error:  # noqa: BLE001 (the boundary: logged without its message, which may quote chats)
             self._log.error("fault", **logs.fault(error), request_id=request_id)
             if not status:
