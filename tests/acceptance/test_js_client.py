@@ -5,63 +5,27 @@ Without Node 20, or with no way to install what the tests use from npm, these ar
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
 
 import httpx
 import pytest
 
-from tests.acceptance.js_rig import CHECKOUT, Rig, rig
-
-CLIENT = CHECKOUT / "clients" / "js"
-LEAST_NODE = 20
-INSTALL_WITHIN_S = 240
-
-
-def absent(reason: str) -> NoReturn:
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
+from tests.acceptance.js_packages import CLIENT, find_node, install_packages
+from tests.acceptance.js_rig import Rig, rig
 
 
 @pytest.fixture(scope="session")
 def node() -> str:
-    found = shutil.which("node")
-    if found is None or shutil.which("npm") is None:
-        absent("the JavaScript client is tested by Node.js 20 or newer and npm; they are not on the PATH")
-    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True).stdout.strip()
-    if int(version.removeprefix("v").split(".")[0]) < LEAST_NODE:
-        absent(f"the JavaScript client needs Node.js {LEAST_NODE} or newer; this is {version}")
-    return found
+    return find_node()
 
 
 @pytest.fixture(scope="session")
 def packages(node: str) -> Path:
-    """What the tests use, installed from the lock; nothing happens when that is done already."""
-    wanted = hashlib.sha256((CLIENT / "package-lock.json").read_bytes()).hexdigest()
-    mark = CLIENT / "node_modules" / ".installed"
-    if not mark.exists() or mark.read_text() != wanted:
-        try:
-            done = subprocess.run(
-                ["npm", "ci", "--ignore-scripts", "--loglevel=error"],
-                cwd=CLIENT,
-                capture_output=True,
-                text=True,
-                timeout=INSTALL_WITHIN_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            absent(f"npm ci did not finish within {INSTALL_WITHIN_S} s")
-        if done.returncode != 0:
-            absent(f"npm ci failed: {done.stderr.strip()[-1000:]}")
-        mark.write_text(wanted)
-    return CLIENT / "node_modules"
+    return install_packages()
 
 
 @pytest.fixture(scope="module")

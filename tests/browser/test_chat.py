@@ -67,6 +67,55 @@ def test_a_page_that_is_gone_right_after_enter_has_said_it(blotter: Blotter, bro
         story_is_whole(tab.check())
 
 
+# ---------------------------------------------------------------------- a page that goes away
+#: A client of its own on the page, whose words are unsaved at the moment `leave` runs.
+LEAVING = """async (leave) => {
+  const { createBlotter } = await import("/static/blotter.js");
+  const { openSession, Line } = await import("/static/demo/session.js");
+  const { token } = await openSession(new Line());
+  await token();
+  window.client = createBlotter({ token, limits: { appendMs: 60_000 } });
+  await client.saveUserMessage("leaving", { id: "u", content: "Go on" });
+  window.reply = client.startReply("leaving", { id: "r", parentId: "u" });
+  await client.flush();
+  reply.append("What nobody has sent yet.");
+  if (leave === "hide") {
+    Object.defineProperty(document, "visibilityState", { get: () => "hidden" });
+    document.dispatchEvent(new Event("visibilitychange"));
+  } else if (leave === "freeze") {
+    document.dispatchEvent(new Event("freeze"));
+  } else if (leave === "away") {
+    location.href = "about:blank";
+  } else {
+    location.reload();
+  }
+}"""
+
+
+@pytest.mark.parametrize("leave", ["hide", "freeze", "away", "reload"])
+def test_what_nobody_has_sent_goes_out_when_the_page_is_hidden_or_left(
+    blotter: Blotter, browser: Browser, leave: str
+) -> None:
+    with browser.person() as person:
+        tab = person.open(blotter)
+        with contextlib.suppress(Exception):  # the page that ran it may be gone
+            tab.page.evaluate(LEAVING, leave)
+        words = "What nobody has sent yet."
+
+        def arrived() -> None:
+            said = blotter.read(tab.owner, "leaving")["messages"]
+            assert [one["content"] for one in said] == ["Go on", words]
+
+        eventually(arrived, within_s=10)
+        if leave in ("hide", "freeze"):
+            # Nothing was lost by it, nothing is said twice: the page goes on where it was.
+            tab.page.evaluate("reply.append(' And more.'), reply.complete()")
+            eventually(
+                lambda: blotter.read(tab.owner, "leaving")["messages"][1]["content"] == f"{words} And more.",
+                within_s=10,
+            )
+
+
 # ---------------------------------------------------------------------- two tabs
 def test_two_tabs_edit_one_conversation_and_show_the_same(blotter: Blotter, browser: Browser) -> None:
     with browser.person(AT_ONCE) as person:

@@ -6,7 +6,7 @@
  */
 
 import { isOpen } from "./chat.js";
-import { $, el, setText } from "./dom.js";
+import { $, coverChat, el, setText } from "./dom.js";
 
 const SHOWABLE = new Set(["html", "svg"]);
 /** ms; while it grows, it is painted at most this often. */
@@ -71,6 +71,7 @@ export class ArtifactPane {
     this.#tab = artifact && kindOf(artifact) === "text" ? "source" : "look";
     document.body.classList.add("with-artifact");
     $("artifact").hidden = false;
+    coverChat();
     if (!this.#frame) {
       this.#frame = el("iframe", { src: "/demo/frame", sandbox: "allow-scripts", title: "Artifact" });
       $("artifact-look").append(this.#frame);
@@ -83,6 +84,7 @@ export class ArtifactPane {
     this.#id = null;
     document.body.classList.remove("with-artifact");
     $("artifact").hidden = true;
+    coverChat();
     // A frame that is gone keeps nothing of what it showed.
     this.#frame?.remove();
     this.#frame = null;

@@ -51,3 +51,12 @@ export function setText(node, text) {
 }
 
 export const $ = (id) => document.getElementById(id);
+
+const narrow = matchMedia("(max-width: 48rem)");
+
+/** Where the list or an artifact lies over the chat, the chat cannot be reached: not by finger, not by key. Call on change. */
+export function coverChat() {
+  const { classList } = document.body;
+  document.querySelector("main").inert = narrow.matches && (classList.contains("with-list") || classList.contains("with-artifact"));
+}
+narrow.addEventListener("change", coverChat);

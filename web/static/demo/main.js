@@ -10,7 +10,7 @@ import { createBlotter } from "/static/blotter.js";
 import { ArtifactPane } from "./artifact.js";
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
-import { $, setText } from "./dom.js";
+import { $, coverChat, setText } from "./dom.js";
 import { Messages } from "./messages.js";
 import { Panel, themeButton } from "./panel.js";
 import { Line, openSession } from "./session.js";
@@ -120,15 +120,21 @@ function route() {
   else chat.begin();
   composer.opened();
   $("scroller").scrollTop = 0;
-  document.body.classList.remove("with-list");
+  showList(false);
   if (!matchMedia("(pointer: coarse)").matches) composer.focus();
 }
 
 function startNew() {
   if (location.hash.length > 2) location.hash = "";
   else route();
-  document.body.classList.remove("with-list");
+  showList(false);
   composer.focus();
+}
+
+/** On a narrow screen the list lies over the chat. */
+function showList(open) {
+  document.body.classList.toggle("with-list", open);
+  coverChat();
 }
 
 addEventListener("hashchange", route);
@@ -145,12 +151,17 @@ const onClick = (id, run) => $(id).addEventListener("click", run);
 
 onClick("new", startNew);
 onClick("list-open", () => {
-  document.body.classList.add("with-list");
+  showList(true);
   $("new").focus();
 });
 onClick("list-close", () => {
-  document.body.classList.remove("with-list");
+  showList(false);
   $("list-open").focus();
+});
+document.addEventListener("click", (event) => {
+  // Beside the list. What lies there is covered; only the click that opened the list comes from it.
+  const main = document.querySelector("main");
+  if (main.inert && !pane.open && !main.contains(event.target) && !$("sidebar").contains(event.target)) $("list-close").click();
 });
 onClick("down", () => $("scroller").scrollTo({ top: $("scroller").scrollHeight, behavior: "smooth" }));
 onClick("older", () => chat.older());

@@ -30,7 +30,7 @@ class MessageView {
     this.#actions = actions;
     this.body = el("div", { class: "body" });
     this.note = el("p", { class: "note", hidden: true });
-    this.dots = el("p", { class: "dots", "aria-label": "Thinking", hidden: true }, el("i"), el("i"), el("i"));
+    this.dots = el("p", { class: "dots", role: "img", "aria-label": "Thinking", hidden: true }, el("i"), el("i"), el("i"));
     this.badge = el("span", { class: "badge" });
     this.place = el("span", { class: "place" });
     this.before = iconButton("left", "Earlier branch", () => this.#turn(-1));
