@@ -7,11 +7,12 @@ units stand in the names (`_SECONDS`, `_MS`, `_BYTES`).
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal, get_args, get_origin
+from typing import Annotated, Final, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -24,6 +25,7 @@ from pydantic import (
     model_validator,
 )
 
+from models.core import wording
 from models.errors import SettingsError
 
 _Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
@@ -311,6 +313,11 @@ class Settings(BaseModel):
         return self
 
 
+#: Said of every address that has the right beginning and cannot be read all the same.
+ODD_ADDRESS: Final = (
+    "must be an address like scheme://user:password@host:port/name; in user and password write @ as %40, : as %3A, "
+    "/ as %2F, ? as %3F, # as %23, % as %25"
+)
 _REDIS = ("redis", "rediss", "unix")
 #: Which schemes an address may have. A broker may be any that Celery knows.
 _SCHEMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -324,13 +331,18 @@ def _check_url(url: str, schemes: tuple[str, ...]) -> None:
     scheme, separator, _ = url.partition("://")
     if not separator or not scheme or (schemes and scheme.partition("+")[0] not in schemes):
         raise ValueError(f"must be an address that begins with {allowed}")
+    # A password with a character that belongs to the address ends up, in part, as host, path or fragment.
+    for one in url.split(";"):
+        plain = one.rpartition("://")[2].partition("?")[0]
+        if plain.count("@") > ("@" in re.split("[/#]", plain)[0]):
+            raise ValueError(ODD_ADDRESS)
     # libpq takes several hosts, each with a port, as Celery takes several brokers; those they check themselves.
     if "," in url or ";" in url:
         return
     try:
         _ = urlsplit(url).port
     except ValueError:
-        raise ValueError("must be an address; what stands for its host or port is neither") from None
+        raise ValueError(ODD_ADDRESS) from None
 
 
 def load(environ: Mapping[str, str]) -> Settings:
@@ -344,8 +356,8 @@ def load(environ: Mapping[str, str]) -> Settings:
     except ValidationError as error:
         lines = []
         for fault in error.errors(include_url=False, include_input=False):
-            name = ".".join(str(part) for part in fault["loc"]) or "settings"
-            lines.append(f"{name}: {fault['msg'].removeprefix('Value error, ')}")
+            said = wording.fault(fault["type"], fault.get("ctx", {}))
+            lines.append(": ".join((*(str(part) for part in fault["loc"]), said)))
         raise SettingsError("; ".join(lines)) from None
 
 

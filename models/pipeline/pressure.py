@@ -10,6 +10,7 @@ we ran no longer keeps what it acknowledges: saves are refused by name until it 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -23,6 +24,8 @@ from models.errors import BlotterError, BufferFull, BufferPolicyError
 from models.settings import Settings
 
 REFRESH_MS: Final = 1_000
+log = logging.getLogger("blotter.policy")
+
 #: How often a process looks at the whole policy again (CONFIG GET, the broker's server).
 POLICY_MS: Final = 30_000
 
@@ -113,7 +116,7 @@ class Pressure:
 
     def _note_policy(self, examine: Callable[[], tuple[str, ...]]) -> None:
         try:
-            self._policy_faults = examine()
+            faults = examine()
         except BlotterError:
             # The buffer does not answer: the save will say so itself, and the next one looks again.
             return

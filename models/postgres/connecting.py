@@ -28,6 +28,9 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.pq import ConnStatus, PGconn, PollingStatus
 
+from models import settings
+from models.errors import SettingsError
+
 _WAITS: Final = {PollingStatus.READING: select.POLLIN, PollingStatus.WRITING: select.POLLOUT}
 #: One resolving thread a process: while the resolver hangs, others fail at once instead of piling up threads.
 _resolving: Final = Lock()
@@ -58,6 +61,17 @@ class WatchedConnection(psycopg.Connection[Any]):
                 wanted = gen.send(ready)
         except StopIteration as done:
             return done.value
+
+
+def libpq_url(database_url: str) -> str:
+    """``database_url`` as libpq takes it: SQLAlchemy's ``+driver`` dropped. Raises SettingsError, which does not repeat it."""
+    settings.load({"DATABASE_URL": database_url})
+    url = f"postgresql://{database_url.partition('://')[2]}"
+    try:
+        conninfo_to_dict(url)
+    except psycopg.ProgrammingError:
+        raise SettingsError(f"DATABASE_URL: {settings.ODD_ADDRESS}") from None
+    return url
 
 
 def connect(

@@ -17,15 +17,13 @@ from __future__ import annotations
 import select
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import NullPool, QueuePool
 
-from models.errors import SettingsError
-from models.postgres.connecting import WatchedConnection, connect
+from models.postgres.connecting import WatchedConnection, connect, libpq_url
 from models.settings import Settings
 
 #: Executions after which psycopg prepares a statement.
@@ -50,22 +48,6 @@ _LIMITS: Final[dict[Role, _Limits]] = {
     "worker": _Limits(5.0, 7.0, 5000, 2000, 5000, 2),
     "tool": _Limits(10.0, None, 0, 10_000, 0, 0),
 }
-
-
-def libpq_url(database_url: str) -> str:
-    """``database_url`` as libpq takes it: SQLAlchemy's ``+driver`` dropped. Raises SettingsError."""
-    scheme, separator, rest = database_url.partition("://")
-    if not separator:
-        raise SettingsError("DATABASE_URL must be a postgresql:// URL")
-    if scheme.partition("+")[0] not in ("postgresql", "postgres"):
-        raise SettingsError(f"DATABASE_URL must be a postgresql:// URL, not {scheme}://")
-    url = f"postgresql://{rest}"
-    try:
-        conninfo_to_dict(url)
-    except psycopg.ProgrammingError:
-        # Not quoted: it may hold a password.
-        raise SettingsError("DATABASE_URL is not a URL that libpq understands") from None
-    return url
 
 
 def make_engine(database_url: str, *, role: Role, settings: Settings) -> Engine:

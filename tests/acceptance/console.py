@@ -12,7 +12,10 @@ from web.cli import main
 
 
 class Console:
-    """`blotter …` on the buffer and the database of `rig`. No broker answers: bells are not heard."""
+    """`blotter …` on the buffer and the database of `rig`. No broker answers: bells are not heard.
+
+    Every command says on stderr which servers it is on; `said` is what it says beside.
+    """
 
     def __init__(self, rig: CrewRig, **environ: str) -> None:
         settings = rig.pipeline.settings
@@ -37,3 +40,8 @@ class Console:
     def json(self, *arguments: str, exits: int = 0) -> Any:
         """With --json: the one document on stdout."""
         return orjson.loads(self(*arguments, "--json", exits=exits).stdout)
+
+    @staticmethod
+    def said(result: Result) -> list[str]:
+        """Its lines on stderr, but the one that tells on which servers."""
+        return [line for line in result.stderr.splitlines() if not line.startswith("on DATABASE_URL ")]

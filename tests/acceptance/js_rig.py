@@ -22,6 +22,7 @@ from pathlib import Path
 import httpx
 import redis
 
+from models.settings import load
 from tests.servers import Running, eventually, private_directory, start_postgres, start_valkey
 from web.cli.folder import free_port
 from web.cli.process import Command, signal_group, spawn
@@ -119,13 +120,13 @@ def rig(**settings: str) -> Iterator[Rig]:
         for program in programs.values():
             stack.callback(program.kill)
             program.start()
-        now_s = int(time.time())
+        now_s, described = int(time.time()), load(environ)
         given = {
             "BASE_URL": f"http://127.0.0.1:{environ['PORT']}",
             "EVENTS_URL": f"http://127.0.0.1:{environ['EVENTS_PORT']}" if "events" in programs else "",
-            "TOKEN": mint("ann", (), 86_400, now_s, environ),
-            "OTHER_TOKEN": mint("bob", (), 86_400, now_s, environ),
-            "EXPIRED_TOKEN": mint("ann", (), 1, now_s - 3600, environ),
+            "TOKEN": mint("ann", (), 86_400, now_s, described),
+            "OTHER_TOKEN": mint("bob", (), 86_400, now_s, described),
+            "EXPIRED_TOKEN": mint("ann", (), 1, now_s - 3600, described),
         }
         running = Rig(buffer, postgres, programs, given)
         running.wait_ready()

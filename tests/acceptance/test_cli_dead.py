@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.acceptance.console import Console
-from tests.flow.crews import CrewRig, crew_rig
+from tests.flow.crews import CrewRig
 
 
 @pytest.fixture
-def chat(buffer_url: str, database_url: str) -> Iterator[CrewRig]:
-    with crew_rig(buffer_url, database_url) as made:
-        made.reject_poison()
-        yield made
-
-
-@pytest.fixture
-def blotter(chat: CrewRig) -> Console:
-    return Console(chat)
+def chat(chat: CrewRig) -> CrewRig:
+    chat.reject_poison()
+    return chat
 
 
 def bury(chat: CrewRig, *names: str) -> None:

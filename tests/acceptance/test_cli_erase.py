@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
-import pytest
 
 from models.core import commands as c
 from models.identity import owner_tag
@@ -20,17 +18,6 @@ from tests.flow.crews import CrewRig, crew_rig
 from tests.servers import RunningPostgres, eventually, private_directory, start_valkey
 
 NEEDLE = "NEEDLE-IN-EVERY-TEXT"
-
-
-@pytest.fixture
-def chat(buffer_url: str, database_url: str) -> Iterator[CrewRig]:
-    with crew_rig(buffer_url, database_url) as made:
-        yield made
-
-
-@pytest.fixture
-def blotter(chat: CrewRig) -> Console:
-    return Console(chat)
 
 
 def dump(chat: CrewRig, *, of: str) -> dict[bytes, Any]:

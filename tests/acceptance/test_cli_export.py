@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,12 @@ import pytest
 from models.core import commands as c
 from models.postgres.erase import TABLES
 from tests.acceptance.console import Console
-from tests.flow.crews import CrewRig, crew_rig
+from tests.flow.crews import CrewRig
 
 PARTS = [
     {"type": "text", "text": "né \U0001f44b", "z": 1.0, "a": [1, 2.5, None]},
     {"type": "data-x", "b": {}, "a": 1},
 ]
-
-
-@pytest.fixture
-def chat(buffer_url: str, database_url: str) -> Iterator[CrewRig]:
-    with crew_rig(buffer_url, database_url) as made:
-        yield made
-
-
-@pytest.fixture
-def blotter(chat: CrewRig) -> Console:
-    return Console(chat)
 
 
 def fill(chat: CrewRig, name: str, owner: str = "ann") -> None:
@@ -245,7 +233,7 @@ def test_a_file_that_cannot_be_written_is_one_sentence_and_the_old_one_stays(
 ) -> None:
     fill(chat, "c1")
     result = blotter("export", "--owner", "ann", "-o", str(tmp_path / "no" / "x"), exits=2)
-    assert (result.stderr.count("\n"), "cannot be written" in result.stderr) == (1, True)
+    assert ["cannot be written" in line for line in blotter.said(result)] == [True]
     path = tmp_path / "kept"
     path.write_text("old")
     blotter.environ["REDIS_URL"] = "redis://127.0.0.1:1/0"

@@ -6,26 +6,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from models.buffer import keys as names
 from tests.acceptance.console import Console
-from tests.flow.crews import CrewRig, crew_rig
+from tests.flow.crews import CrewRig
 from tests.servers import eventually
-
-
-@pytest.fixture
-def chat(buffer_url: str, database_url: str) -> Iterator[CrewRig]:
-    with crew_rig(buffer_url, database_url) as made:
-        yield made
-
-
-@pytest.fixture
-def blotter(chat: CrewRig) -> Console:
-    return Console(chat)
+from web.cli import main
 
 
 def come_alive(chat: CrewRig) -> None:
@@ -68,16 +58,42 @@ def test_postgres_away_is_amber_and_the_buffer_away_is_red(chat: CrewRig, blotte
     assert "the buffer did not answer" in found["reasons"][0]["reason"]
 
 
-def test_a_dead_address_is_said_once_with_the_step_that_helps(blotter: Console, tmp_path: Path) -> None:
-    blotter.environ["REDIS_URL"] = "redis://:PASSWORD@127.0.0.1:1/0"
-    said = blotter("status", exits=2).stdout
-    assert said.count("red ") == 1
-    assert said.splitlines()[1:] == [
-        "  → start the buffer, or correct REDIS_URL in the environment (127.0.0.1:1)"
-    ]
-    (tmp_path / "env").write_text("REDIS_URL=redis://127.0.0.1:1/0\n")
-    said = blotter("status", "--data", str(tmp_path), exits=2).stdout
-    assert f"`blotter up --data {tmp_path}` starts all of it again" in said
+@pytest.mark.parametrize(
+    ("url", "reason", "step"),
+    [
+        (
+            "redis://:PASSWORD@127.0.0.1:1/0",
+            "the buffer did not answer",
+            "start the buffer, or correct REDIS_URL in the environment (127.0.0.1:1/0)",
+        ),
+        ("localhost/PASSWORD", "REDIS_URL: must be an address that begins with redis://", "correct REDIS_URL in the environment"),
+        ("", "the environment names DATABASE_URL and CELERY_BROKER_URL, but not REDIS_URL", "set that too, or name"),
+    ],
+)  # fmt: skip
+def test_an_address_that_does_not_serve_is_said_once_with_the_step_that_helps(
+    url: str, reason: str, step: str
+) -> None:
+    environ = {"DATABASE_URL": "postgresql://h/d", "CELERY_BROKER_URL": "redis://h", "REDIS_URL": url}
+    result = CliRunner().invoke(main, ["status"], env=environ)
+    assert result.exit_code == 2, result.output
+    (said, next_step) = result.stdout.splitlines()
+    assert said.startswith(f"red  {reason}")
+    assert next_step.startswith(f"  → {step}")
+    assert "PASSWORD" not in result.output
+
+
+def test_the_step_for_a_folder_is_to_start_what_ran_there(tmp_path: Path) -> None:
+    names = (
+        "DATABASE_URL=postgresql://h/d",
+        "REDIS_URL=redis://127.0.0.1:1/0",
+        "CELERY_BROKER_URL=redis://h",
+    )
+    (tmp_path / "env").write_text("\n".join(names))
+    said = CliRunner().invoke(main, ["status", "--data", str(tmp_path)]).stdout
+    assert (
+        f"start the buffer, or all of it: `blotter up --data {tmp_path}` ({tmp_path}/env names 127.0.0.1:1/0)"
+        in said
+    )
 
 
 def test_watching_goes_on_until_interrupted(chat: CrewRig, blotter: Console) -> None:

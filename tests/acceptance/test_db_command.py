@@ -15,7 +15,10 @@ def test_a_database_is_refused_by_check_until_it_was_upgraded(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", empty_database_url)
     before = CliRunner().invoke(main, ["db", "check"])
-    assert (before.exit_code, before.stderr.count("\n")) == (1, 1), before.output
+    assert (before.exit_code, before.stderr.count("\n")) == (1, 2), before.output
+    assert before.stderr.startswith("on DATABASE_URL 127.0.0.1:"), (
+        "which database, in one line; then the answer"
+    )
     for _ in range(2):
         upgraded = CliRunner().invoke(main, ["db", "upgrade"])
         assert upgraded.exit_code == 0, upgraded.output
@@ -46,4 +49,7 @@ def test_with_json_it_names_the_schema_before_and_after(
 def test_a_database_that_is_away_is_exit_code_2(action: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1:1/none")
     done = CliRunner().invoke(main, ["db", action])
-    assert (done.exit_code, done.stderr.count("\n")) == (2, 1), done.output
+    assert (done.exit_code, done.stderr.splitlines()[0]) == (2, "on DATABASE_URL 127.0.0.1:1/none"), (
+        done.output
+    )
+    assert done.stderr.count("\n") == 2

@@ -488,7 +488,7 @@ def test_mistakes_are_one_sentence(stage: Stage, tmp_path: Path) -> None:
         path = tmp_path / "bad.json"
         path.write_text(text)
         _, err = (process := stage.command(str(path), "--owner", "x")).communicate(timeout=60)
-        assert process.returncode == 1
+        assert process.returncode == 2
         assert expected in err
         assert err.count("\n") == 1
         assert "SECRET" not in err
@@ -500,10 +500,10 @@ def test_mistakes_are_one_sentence(stage: Stage, tmp_path: Path) -> None:
     ):
         path.write_bytes(raw)
         _, err = (process := stage.command(str(path), "--owner", "x")).communicate(timeout=60)
-        assert (process.returncode, expected in err, err.count("\n")) == (1, True, 1), err
+        assert (process.returncode, expected in err, err.count("\n")) == (2, True, 1), err
     (tmp_path / "latin.json").write_bytes(b'["\xff"]')
     _, err = (process := stage.command(str(tmp_path / "latin.json"), "--owner", "x")).communicate(timeout=60)
-    assert (process.returncode, "not UTF-8" in err) == (1, True)
+    assert (process.returncode, "not UTF-8" in err) == (2, True)
     path.write_text(json.dumps([UI, UI]))
     strange = {**stage.environ, "BLOTTER_JWT_SECRET": "another-secret-that-nobody-ever-configured"}
     process = subprocess.Popen(
@@ -511,14 +511,14 @@ def test_mistakes_are_one_sentence(stage: Stage, tmp_path: Path) -> None:
         env=strange, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, "does not take this token" in err, err.count("\n")) == (1, True, 1), err
+    assert (process.returncode, "does not take this token" in err, err.count("\n")) == (2, True, 1), err
     empty = {name: value for name, value in os.environ.items() if name == "PATH"}
     process = subprocess.Popen(
         [BLOTTER, "import", str(path), "--owner", "x", "--data", str(tmp_path / "none")],
         env=empty, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, "blotter up" in err, "--token" in err) == (1, True, True)
+    assert (process.returncode, "blotter up" in err, "--token" in err) == (2, True, True)
 
 
 def test_an_address_where_nobody_answers_is_told_at_once(stage: Stage, tmp_path: Path) -> None:
@@ -533,7 +533,7 @@ def test_an_address_where_nobody_answers_is_told_at_once(stage: Stage, tmp_path:
         done = subprocess.run(
             argv, env=stage.environ, capture_output=True, text=True, timeout=50, check=False
         )
-        assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
         assert address in done.stderr
         assert expected in done.stderr
         assert time.monotonic() - began_s < 20, "no minute's patience with a wrong address"
@@ -555,12 +555,38 @@ def test_a_token_is_enough_and_the_report_says_how_to_read_what_was_imported(
     assert done.stdout.splitlines()[0] == "with-token"
     assert "\r" not in done.stderr, "no progress bar where nobody watches"
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("read one: ")]
-    read = line.removeprefix("read one: ").replace("$(blotter token tom)", token("tom"))
-    shown = json.loads(subprocess.run(read, shell=True, capture_output=True, check=True).stdout)
+    shown = printed(line, TOKEN=token("tom"))
     assert shown["conversation"]["id"] == "with-token"
 
-    assert run("--token", token("tom"), "--owner", "eve").returncode == 1, "another's, and no scope for it"
-    acting = run("--token", token("service", "blotter:act-for"), "--owner", "eve", "--json")
-    assert json.loads(acting.stdout)["ids"] == ["with-token"]
+    assert run("--token", token("tom"), "--owner", "eve").returncode == 2, "another's, and no scope for it"
+    service = token("service", "blotter:act-for")
+    acting = run("--token", service, "--owner", "eve")
+    assert acting.stdout.splitlines()[0] == "with-token"
+    assert printed(acting.stderr, TOKEN=service)["conversation"]["id"] == "with-token"
     assert stage.view("eve", "with-token")["conversation"]["id"] == "with-token"
     assert run("--token", "opaque").returncode == 2
+
+
+def printed(said: str, **environ: str) -> Any:
+    """The line that reads one, run as it was printed, from another folder and without anything on the PATH."""
+    (line,) = [line for line in said.splitlines() if line.startswith("read one: ")]
+    done = subprocess.run(
+        line.removeprefix("read one: "), shell=True, cwd="/", env={"PATH": "/usr/bin:/bin", **environ},
+        capture_output=True, check=True,
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+
+def test_the_line_that_reads_one_runs_as_it_is_printed(stage: Stage, tmp_path: Path) -> None:
+    path, folder = tmp_path / "one.json", tmp_path / "data with a blank"
+    path.write_text(json.dumps({"id": "shown", "messages": UI}))
+    folder.mkdir()
+    names = ("DATABASE_URL", "REDIS_URL", "BLOTTER_JWT_SECRET")
+    (folder / "env").write_text(
+        "".join(f"{name}={stage.environ[name]}\n" for name in names) + f"BASE_URL={stage.url}\n"
+    )
+    argv = [BLOTTER, "import", str(path), "--owner", "o'ann", "--data", str(folder)]
+    bare = {"PATH": stage.environ["PATH"]}
+    done = subprocess.run(argv, env=bare, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert printed(done.stderr)["conversation"]["id"] == "shown"

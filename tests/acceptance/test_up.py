@@ -373,6 +373,30 @@ def test_a_port_that_is_taken_is_refused_when_asked_for(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", free_port())) as taken:
         port = taken.getsockname()[1]
         running = Up(folder, None, arguments=("--port", str(port)))
-        assert running.process.wait(timeout=20) == 1
+        assert running.process.wait(timeout=20) == 2
         assert f"port {port} of 127.0.0.1 is taken" in running.said()
         running.close()
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"BLOTTER_AUTOSAVE_SECONDS": "soon"}, "BLOTTER_AUTOSAVE_SECONDS: must be a number"),
+        ({"BLOTTER_JWT_SECRET": "short"}, "BLOTTER_JWT_SECRET must have at least 32 bytes"),
+        ({"BLOTTER_CORS_ORIGINS": "chat.example"}, "BLOTTER_CORS_ORIGINS: 'chat.example' is no origin such as https://chat.example.com"),
+        ({"DATABASE_URL": "postgresql://u:50%off@h/d"}, "DATABASE_URL: must be an address"),
+        ({"WEB_CONCURRENCY": "two"}, "WEB_CONCURRENCY must be a whole number from 1 on, not 'two'"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_is_wrong_is_told_before_anything_is_started(
+    folder: Path, environ: dict[str, str], said: str
+) -> None:
+    running = Up(folder, None, environ)
+    assert running.process.wait(timeout=30) == 2
+    told = running.said().splitlines()
+    running.close()
+    assert [line for line in told if line.startswith("Error: ")] == [told[-1]]
+    assert said in told[-1]
+    assert not [line for line in told if "starting" in line]
+    assert not (folder / "postgres").exists()
+    assert not list((folder / "logs").iterdir())

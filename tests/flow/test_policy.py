@@ -17,6 +17,8 @@ from models.pipeline.pressure import Pressure
 from models.settings import Settings, load
 from tests.flow.crews import crew_rig
 from tests.servers import Running, start_valkey
+from web.cli import start
+from web.cli.folder import free_port
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,28 @@ def test_the_broker_must_be_another_server_under_any_name(valkey: Running, clien
         check_buffer(settings(valkey, CELERY_BROKER_URL=same))
 
 
+def test_web_is_not_started_on_a_buffer_that_keeps_nothing_and_readers_are(
+    valkey: Running, client: Any
+) -> None:
+    client.flushall()
+    environ = {
+        "REDIS_URL": valkey.url,
+        "CELERY_BROKER_URL": valkey.url,
+        "BLOTTER_JWT_SECRET": "a-secret-of-at-least-32-bytes-for-tests",
+    }
+    web, events = (
+        ["granian", "--port", str(free_port()), name]
+        for name in ("web.edge:create_app", "web.events.app:create_app")
+    )
+    with pytest.raises(
+        BufferPolicyError, match="the broker is the same server: give CELERY_BROKER_URL one of its own"
+    ):
+        start.check(web, environ)
+    start.check(events, environ)
+    start.check(web, {**environ, "BLOTTER_UNSAFE_BUFFER": "1"})
+    start.check(web, {**environ, "REDIS_URL": "redis://127.0.0.1:1/0"})
+
+
 def test_where_config_is_forbidden_that_is_said_and_the_rest_is_checked(valkey: Running, client: Any) -> None:
     client.execute_command("ACL", "SETUSER", "managed", "on", ">p", "~*", "&*", "+@all", "-config")
     url = valkey.url.replace("redis://", "redis://managed:p@")
@@ -112,6 +136,18 @@ def test_a_buffer_that_is_away_is_not_called_faulty() -> None:
 
 
 # ---------------------------------------------------------------- pressure
+def test_what_is_found_while_saves_come_is_logged_once(
+    valkey: Running, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    pressure = Pressure(client, settings(valkey), examine=lambda: ("the broker is the same server",))
+    for _ in range(3):
+        with pytest.raises(BufferPolicyError):
+            pressure.check()
+    assert [record.getMessage() for record in caplog.records if record.name == "blotter.policy"] == [
+        "the buffer does not keep what it acknowledges: the broker is the same server"
+    ]
+
+
 class Counting:
     """A client that counts its INFOs."""
 

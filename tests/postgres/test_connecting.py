@@ -14,8 +14,8 @@ import pytest
 
 from models.errors import SettingsError, StoreUnavailable
 from models.postgres import connecting
-from models.postgres.connecting import WatchedConnection, connect
-from models.postgres.engine import Role, libpq_url, make_engine
+from models.postgres.connecting import WatchedConnection, connect, libpq_url
+from models.postgres.engine import Role, make_engine
 from models.postgres.store import Store
 from models.settings import load
 from tests.servers import eventually

@@ -8,19 +8,21 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import jwt
 import pytest
 from click.testing import CliRunner
 
+from models.settings import load
 from web.cli import COMMANDS, main
 from web.cli.errors import CannotRun
 from web.cli.folder import PORTS, Folder, default_folder, free_port, port_is_free, write_atomically
-from web.cli.options import context
+from web.cli.options import KEYS, SERVERS, locate
 from web.cli.procfile import read_procfile
 from web.cli.run import CHECKOUT, choose_port, order_of_end
 from web.cli.supervisor import LOG_LIMIT_BYTES, _bound, delay_s, last_words
-from web.cli.token import mint, signing_key
+from web.cli.token import mint
 
 KEY = "k" * 40
 
@@ -58,38 +60,61 @@ def test_without_anything_the_folder_lies_in_the_home(monkeypatch: pytest.Monkey
     assert default_folder({"XDG_DATA_HOME": "/x", "BLOTTER_DATA": "/d"}) == Path("/d")
 
 
-class TestContext:
-    """--data, else the environment, else the default folder."""
+class TestLocate:
+    """--data, else the environment where it names a server, else the default folder; never two of them mixed."""
 
-    def test_the_named_folder_wins_over_the_environment(self, folder: Folder) -> None:
-        folder.write_env({"DATABASE_URL": "postgresql://in-folder"})
-        found = context(
-            folder.root, "DATABASE_URL", environ={"DATABASE_URL": "postgresql://in-env", "X": "1"}
-        )
-        assert found == {"DATABASE_URL": "postgresql://in-folder", "X": "1"}
+    OURS: ClassVar = {
+        "DATABASE_URL": "postgresql://folder/x",
+        "REDIS_URL": "redis://folder",
+        "BLOTTER_JWT_SECRET": "f",
+    }
+
+    def test_the_named_folder_wins_over_the_environment_and_is_not_mixed_with_its_keys(
+        self, folder: Folder
+    ) -> None:
+        folder.write_env(self.OURS)
+        environ = {"DATABASE_URL": "postgresql://env", "BLOTTER_JWT_SECRET_FILE": "/e", "X": "1"}
+        found = locate(folder.root, "DATABASE_URL", environ=environ)
+        assert found == ({**self.OURS, "X": "1"}, folder.root)
 
     def test_the_environment_wins_over_the_default_folder(self, folder: Folder) -> None:
-        folder.write_env({"DATABASE_URL": "postgresql://in-folder"})
-        environ = {"DATABASE_URL": "postgresql://in-env", "BLOTTER_DATA": str(folder.root)}
-        assert context(None, "DATABASE_URL", environ=environ)["DATABASE_URL"] == "postgresql://in-env"
+        folder.write_env(self.OURS)
+        environ = {"DATABASE_URL": "postgresql://env", "BLOTTER_DATA": str(folder.root)}
+        assert locate(None, "DATABASE_URL", environ=environ) == (environ, None)
+
+    def test_the_database_of_one_is_never_taken_with_the_buffer_of_another(self, folder: Folder) -> None:
+        folder.write_env(self.OURS)
+        environ = {"DATABASE_URL": "postgresql://env", "BLOTTER_DATA": str(folder.root)}
+        with pytest.raises(
+            CannotRun,
+            match=r"environment names DATABASE_URL, but not REDIS_URL and CELERY_BROKER_URL: .* --data DIR",
+        ):
+            locate(None, *SERVERS, environ=environ)
+        with pytest.raises(CannotRun, match="but not BLOTTER_JWT_SECRET_FILE or BLOTTER_JWT_SECRET"):
+            locate(None, one_of=KEYS, environ=environ)
 
     def test_the_default_folder_comes_last(self, folder: Folder) -> None:
-        folder.write_env({"DATABASE_URL": "postgresql://in-folder"})
-        found = context(None, "DATABASE_URL", environ={"BLOTTER_DATA": str(folder.root)})
-        assert found["DATABASE_URL"] == "postgresql://in-folder"
+        folder.write_env(self.OURS)
+        found = locate(None, "REDIS_URL", environ={"BLOTTER_DATA": str(folder.root)})
+        assert (found.environ["REDIS_URL"], found.folder) == ("redis://folder", folder.root)
 
     def test_a_folder_in_which_nothing_runs_is_an_error_that_names_it(self, folder: Folder) -> None:
-        environ = {"DATABASE_URL": "postgresql://in-env"}
+        environ = {"DATABASE_URL": "postgresql://env"}
         with pytest.raises(CannotRun, match=f"no Blotter is running in {folder.root}"):
-            context(folder.root, "DATABASE_URL", environ=environ)
+            locate(folder.root, "DATABASE_URL", environ=environ)
         with pytest.raises(CannotRun, match="or set A or B"):
-            context(None, "A", "B", environ={"BLOTTER_DATA": str(folder.root)})
+            locate(None, one_of=("A", "B"), environ={"BLOTTER_DATA": str(folder.root)})
+
+    def test_a_whole_environment_needs_no_home(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("HOME")
+        environ = dict.fromkeys(SERVERS, "x://y")
+        assert locate(None, *SERVERS, environ=environ).folder is None
 
 
 class TestToken:
     def test_it_carries_owner_times_and_scopes(self) -> None:
         environ = {"BLOTTER_JWT_SECRET": KEY, "BLOTTER_JWT_AUDIENCE": "blotter", "BLOTTER_JWT_ISSUER": "me"}
-        token = mint("ann", ("blotter:act-for", "blotter:operate"), 3600, 1_000, environ)
+        token = mint("ann", ("blotter:act-for", "blotter:operate"), 3600, 1_000, load(environ))
         claims = jwt.decode(
             token, KEY, algorithms=["HS256"], audience="blotter", issuer="me", options={"verify_exp": False}
         )
@@ -100,11 +125,35 @@ class TestToken:
 
     def test_the_first_key_of_the_file_signs(self, tmp_path: Path) -> None:
         file = tmp_path / "keys"
-        file.write_text(f"{KEY}\nolder-key\n")
-        assert signing_key({"BLOTTER_JWT_SECRET_FILE": str(file), "BLOTTER_JWT_SECRET": "other"}) == KEY
-        file.write_text("\n")
-        with pytest.raises(CannotRun, match="is empty"):
-            signing_key({"BLOTTER_JWT_SECRET_FILE": str(file)})
+        file.write_text(f"{KEY}\n{'o' * 32}\n")
+        token = mint("ann", (), 60, 1_000, load({"BLOTTER_JWT_SECRET_FILE": str(file)}))
+        jwt.decode(token, KEY, algorithms=["HS256"], options={"verify_exp": False})
+
+    @pytest.mark.parametrize(
+        ("arguments", "environ", "said"),
+        [
+            ((), {"BLOTTER_JWT_SECRET": "short"}, "BLOTTER_JWT_SECRET must have at least 32 bytes"),
+            ((), {"BLOTTER_JWT_SECRET_FILE": "FILE"}, "key 2 of"),
+            ((), {"BLOTTER_JWT_SECRET_FILE": "/no/such"}, "/no/such cannot be read"),
+            (("--scope", "foo"), {"BLOTTER_JWT_SECRET": KEY}, "'blotter:act-for', 'blotter:operate'"),
+            (("--data", "EMPTY"), {}, "no Blotter is running in"),
+        ],
+    )
+    def test_what_web_would_refuse_is_no_token(
+        self, arguments: tuple[str, ...], environ: dict[str, str], said: str, tmp_path: Path
+    ) -> None:
+        (tmp_path / "keys").write_text(f"{KEY}\nshort\n")
+        given = {name: value.replace("FILE", str(tmp_path / "keys")) for name, value in environ.items()}
+        words = [word.replace("EMPTY", str(tmp_path)) for word in arguments]
+        answer = CliRunner().invoke(main, ["token", "ann", *words], env=given)
+        assert (answer.exit_code, answer.stdout) == (2, "")
+        assert said in answer.stderr
+        assert "Warning" not in answer.stderr
+
+    @pytest.mark.parametrize("owner", ["", "  ", "a\nb", "ä" * 129])
+    def test_an_owner_that_web_would_refuse_gets_no_token(self, owner: str) -> None:
+        answer = CliRunner().invoke(main, ["token", owner], env={"BLOTTER_JWT_SECRET": KEY})
+        assert (answer.exit_code, answer.stdout, "OWNER" in answer.stderr) == (2, "", True)
 
     @pytest.mark.parametrize(("ttl", "seconds"), [("90", 90), ("15m", 900), ("24h", 86_400), ("7d", 604_800)])
     def test_the_command_prints_a_token_and_nothing_else(
@@ -122,12 +171,6 @@ class TestToken:
     def test_a_time_that_is_none_is_refused(self, ttl: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("BLOTTER_JWT_SECRET", KEY)
         assert CliRunner().invoke(main, ["token", "ann", "--ttl", ttl]).exit_code == 2
-
-    def test_without_a_running_blotter_it_says_so_in_one_line(self, tmp_path: Path) -> None:
-        answer = CliRunner().invoke(main, ["token", "ann", "--data", str(tmp_path)])
-        assert answer.exit_code == 1
-        assert answer.stderr.startswith("Error: no Blotter is running in")
-        assert answer.stderr.count("\n") == 1
 
 
 class TestFolder:

@@ -11,10 +11,12 @@ import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from models.errors import SettingsError
+from models.postgres.connecting import libpq_url
 from models.settings import load
 from web.cli.errors import CannotRun
 from web.cli.folder import Folder, free_port
@@ -36,9 +38,64 @@ def test_an_address_that_is_none_is_refused_by_name_and_not_repeated(name: str, 
     assert "hunter2" not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["DATABASE_URL", "REDIS_URL", "CELERY_BROKER_URL"])
+@pytest.mark.parametrize(
+    "password", ["p@hunter2", "p:/hunter2", "p/hunter2", "12#hunter2", "p?hunter2", "@", "[hunter2"]
+)
+def test_a_password_that_breaks_the_address_is_refused_with_the_way_to_write_it(
+    name: str, password: str
+) -> None:
+    scheme = "postgresql" if name == "DATABASE_URL" else "redis"
+    with pytest.raises(SettingsError, match=f"^{name}: must be an address .*write @ as %40") as refused:
+        load({name: f"{scheme}://user:{password}@host:5432/db"})
+    assert "hunter2" not in str(refused.value)
+    load({name: f"{scheme}://user:{quote(password, safe='')}@host:5432/db"})
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://h/d", "host=h dbname=d", "postgresql://u:50%off@h/d", "postgresql://h/d?nonsense=1"]
+)
+def test_a_bad_database_url_is_said_alike_by_settings_by_the_store_and_before_a_program_starts(
+    url: str,
+) -> None:
+    words = "^DATABASE_URL: must be an address "
+    with pytest.raises(SettingsError, match=words):
+        libpq_url(url)
+    with pytest.raises(SettingsError, match=words):
+        check(["celery", "-A", "workers.app", "worker"], {"DATABASE_URL": url})
+
+
+@pytest.mark.parametrize(
+    ("environ", "said"),
+    [
+        ({"BLOTTER_PARTITIONS": "many"}, "BLOTTER_PARTITIONS: must be a whole number"),
+        ({"BLOTTER_PARTITIONS": "1.5"}, "BLOTTER_PARTITIONS: must be a whole number"),
+        (
+            {"BLOTTER_PARTITIONS": "9" * 5000},
+            "BLOTTER_PARTITIONS: must be a whole number, and not that large",
+        ),
+        ({"BLOTTER_PARTITIONS": "2000"}, "BLOTTER_PARTITIONS: must be at most 1,024"),
+        ({"WEB_THREADS": "0"}, "WEB_THREADS: must be at least 1"),
+        ({"BLOTTER_AUTOSAVE_SECONDS": "soon"}, "BLOTTER_AUTOSAVE_SECONDS: must be a number"),
+        ({"BLOTTER_AUTOSAVE_SECONDS": "nan"}, "BLOTTER_AUTOSAVE_SECONDS: must be at most 31,536,000"),
+        ({"BLOTTER_AUTOSAVE_SECONDS": "1e9"}, "BLOTTER_AUTOSAVE_SECONDS: must be at most 31,536,000"),
+        ({"BLOTTER_EVICT_MEMORY_SHARE": "1"}, "BLOTTER_EVICT_MEMORY_SHARE: must be less than 1"),
+        ({"BLOTTER_UNSAFE_BUFFER": "perhaps"}, "BLOTTER_UNSAFE_BUFFER: must be 0 or 1"),
+        ({"BLOTTER_FSYNC": "no"}, "BLOTTER_FSYNC: must be 'always' or 'everysec'"),
+        ({"BLOTTER_JWT_SECRET": "short"}, "BLOTTER_JWT_SECRET must have at least 32 bytes"),
+    ],
+)
+def test_a_setting_that_is_wrong_is_told_in_our_words(environ: dict[str, str], said: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load(environ)
+    assert str(refused.value) == said
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("DATABASE_URL", "postgresql://h/d?application_name=a@b"),
+        ("CELERY_BROKER_URL", "sentinel://:p@one:1;sentinel://:p@two:2"),
         ("DATABASE_URL", "postgresql+psycopg://u:p@one:1,two:2/x"),
         ("DATABASE_URL", "postgresql:///x?host=/tmp"),
         ("REDIS_URL", "unix:///tmp/valkey.sock"),

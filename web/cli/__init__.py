@@ -1,7 +1,10 @@
 """The command `blotter`. Its subcommands are imported when called, so that `blotter --help` is quick.
 
-A subcommand is a module here with a click command named `command`, and a line below. It tells an operator's mistake by
-raising CannotRun (or an error of models.errors): one sentence on stderr, exit code 1.
+A subcommand is a module here with a click command named `command`, and a line below.
+
+Exit codes, of all of them: 0 all is well; 1 what was asked for did not come true (each command's help says what that
+means), or was broken off; 2 it could not be asked: wrong usage, no Blotter there, nobody answers, the caller is refused.
+A command tells the last by raising CannotRun, or an error of models.errors: one sentence on stderr.
 """
 
 from __future__ import annotations
@@ -33,6 +36,12 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType({
 
 
 class Commands(click.Group):
+class CannotAsk(click.ClickException):
+    """One sentence, exit code 2."""
+
+    exit_code = 2
+
+
     """Knows its subcommands by name; imports one when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -55,7 +64,7 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except (CannotRun, BlotterError) as error:
-            raise click.ClickException(str(error)) from error
+            raise CannotAsk(str(error)) from error
 
 
 @click.group(cls=Commands)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from web.cli.errors import CannotRun
 from web.cli.options import data_option
-from web.cli.session import CannotAsk, bar, crew, json_option, print_json
+from web.cli.session import bar, crew, json_option, print_json
 
 if TYPE_CHECKING:
     from models.pipeline.backfill import Backfilled, Checked
@@ -38,7 +39,7 @@ def command(file: Path, owner: str | None, only_check: bool, as_json: bool, data
     try:
         checked = check(file, owner)
     except OSError as error:
-        raise CannotAsk(f"{file} cannot be read: {error.strerror}") from None
+        raise CannotRun(f"{file} cannot be read: {error.strerror}") from None
     if checked.bad or only_check:
         tell(file, checked, None, as_json)
         raise click.exceptions.Exit(1 if checked.bad else 0)

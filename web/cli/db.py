@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from web.cli.options import context, data_option
-from web.cli.session import asking, json_option, print_json
+from web.cli.options import data_option, locate
+from web.cli.session import json_option, load_settings, print_json
 
 
 @click.group()
@@ -26,13 +26,12 @@ def upgrade_command(as_json: bool, data: Path | None) -> None:
 
     Exit code: 0 the schema is up to date, 2 the database does not answer, or cannot hold what Blotter stores.
     """
-    with asking():
-        from models.postgres.migrate import revisions, upgrade
+    from models.postgres.migrate import revisions, upgrade
 
-        url = context(data, "DATABASE_URL")["DATABASE_URL"]
-        before = revisions(url).current
-        upgrade(url)
-        after = revisions(url)
+    url = database(data)
+    before = revisions(url).current
+    upgrade(url)
+    after = revisions(url)
     if as_json:
         print_json({"before": before, "schema": after.current, "needed": after.needed})
     elif before == after.current:
@@ -49,10 +48,9 @@ def check_command(as_json: bool, data: Path | None) -> None:
 
     Exit code: 0 it is, 1 it is not (what to do is said), 2 the database does not answer.
     """
-    with asking():
-        from models.postgres.migrate import revisions
+    from models.postgres.migrate import revisions
 
-        found = revisions(context(data, "DATABASE_URL")["DATABASE_URL"])
+    found = revisions(database(data))
     wrong = found.wrong
     if as_json:
         print_json({"ok": wrong is None, "schema": found.current, "needed": found.needed, "reason": wrong})
@@ -60,3 +58,12 @@ def check_command(as_json: bool, data: Path | None) -> None:
         click.echo(wrong or f"the schema is what this version needs ({found.current})", err=True)
     if wrong:
         raise click.exceptions.Exit(1)
+
+
+def database(data: Path | None) -> str:
+    """The address of the database to work on. Raises CannotRun, SettingsError."""
+    stack = locate(data, "DATABASE_URL")
+    url = load_settings(stack).database_url
+    if data is None:
+        stack.tell()
+    return url

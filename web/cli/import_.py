@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import shlex
 import sys
 import threading
@@ -11,18 +9,22 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
 
 from web.cli.errors import CannotRun
-from web.cli.options import context, data_option
+from web.cli.options import KEYS, data_option, locate
+from web.cli.session import json_option, load_settings, print_json
 
 if TYPE_CHECKING:
     from blotter_client import Blotter
 
+    from models.settings import Settings
     from web.cli.importing.files import Chat
     from web.cli.importing.verify import Mismatch
 
@@ -72,7 +74,7 @@ class Import:
                 self.sent.append(chat.id)
         except (Unauthenticated, Forbidden) as error:
             raise CannotRun(
-                f"{self.address} does not take this token: {error.detail or error}; give one that it takes with --token"
+                f"{self.address} does not take this token ({str(error.detail or error).rstrip('.')}): give one that it takes with --token"
             ) from None
         except NotReached as error:
             raise CannotRun(str(error)) from None
@@ -150,7 +152,7 @@ class Import:
 @click.option(
     "--verify/--no-verify", default=True, show_default=True, help="Read everything back and compare."
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@json_option
 @data_option
 def command(
     files: tuple[Path, ...],
@@ -169,17 +171,15 @@ def command(
     FILE holds OpenAI-style message lists, {"messages": …} or {"traj": …} objects, or AI SDK UIMessage lists: one or many,
     as JSON or JSON lines, gzipped or not. The same file twice changes nothing.
 
-    Exit code: 0 all arrived and was read back identical, 1 something did not (each is named), 2 wrong usage.
+    Exit code: 0 all arrived and was read back identical, 1 something did not (each is named), 2 nothing could be sent: the
+    file holds no chats, the API does not answer or does not take the token, wrong usage.
     """
     from blotter_client import Blotter
 
     from web.cli.importing.files import read
 
-    environ = surroundings(data, url, given)
-    address = url or environ.get("BASE_URL")
-    if not address:
-        raise CannotRun("no address: name one with --url, or start a Blotter with `blotter up`")
-    owner, acting, token = identity(owner, given, environ)
+    address, settings = surroundings(data, url, given)
+    owner, acting, token = identity(owner, given, settings)
     chats = list(islice(read(files), limit))
 
     began_s = time.monotonic()
@@ -196,44 +196,66 @@ def command(
             run.each(run.verify, [chat for chat in chats if chat.id not in run.errors], concurrency)
         report = _report(run, owner, sent_s, time.monotonic() - began_s - sent_s, verify)
     if as_json:
-        click.echo(json.dumps(report, ensure_ascii=False, indent=2))
+        print_json(report)
     else:
-        _say(run, report)
+        own = shlex.join(
+            [
+                str(Path(sys.argv[0]).absolute()),
+                "token",
+                owner,
+                *(() if data is None else ("--data", str(data.absolute()))),
+            ]
+        )
+        _say(run, report, f"$({own})" if given is None else "$TOKEN", acting)
     if run.errors or run.mismatches:
         raise SystemExit(1)
 
 
-def surroundings(data: Path | None, url: str | None, given: str | None) -> Mapping[str, str]:
-    """The environment: needed for a key where no token was given, and for an address where none was."""
-    keys = ("BLOTTER_JWT_SECRET_FILE", "BLOTTER_JWT_SECRET")
+def surroundings(data: Path | None, url: str | None, given: str | None) -> tuple[str, Settings | None]:
+    """The API's address, and the settings with a key where no token was given."""
     if given is not None and url is not None:
-        return os.environ
-    if given is not None:
-        return context(data, "BASE_URL")
+        return url, None
     try:
-        return context(data, *keys)
+        stack = locate(
+            data, *(() if url is not None else ("BASE_URL",)), one_of=() if given is not None else KEYS
+        )
     except CannotRun as error:
-        raise CannotRun(f"{error}, or give a token with --token") from None
+        hints = [] if given is not None else ["a token with --token"]
+        hints += [] if url is not None else ["an address with --url"]
+        raise CannotRun(f"{error}; or give {' and '.join(hints)}") from None
+    settings = load_settings(stack)
+    if url is None and data is None:
+        click.echo(f"to {settings.base_url} (as {stack} says)", err=True)
+    return url or str(settings.base_url), None if given is not None else settings
 
 
 def identity(
-    owner: str | None, given: str | None, environ: Mapping[str, str]
+    owner: str | None, given: str | None, settings: Settings | None
 ) -> tuple[str, str | None, str | Callable[[], str]]:
     """(owner, the owner to act for if it is not the token's own, a token or who mints one)."""
-    from web.cli.token import mint
+    from web.cli.token import checked_owner
 
-    if owner is not None and not owner.strip():
-        raise click.BadParameter("must not be empty", param_hint="--owner")
+    if owner is not None:
+        checked_owner(owner, "--owner")
     if given is None:
+        assert settings is not None
         if owner is None:
             raise click.UsageError("Missing option '--owner' (or --token).")
-        return owner, None, lambda: mint(owner, (), TOKEN_TTL_S, int(time.time()), environ)
+        minted = partial(_minted, owner, settings)
+        minted()  # a key that is none is told before anything is sent
+        return owner, None, minted
     bearer = given.strip()
     subject = subject_of(bearer)
     if subject is None and owner is None:
         raise click.BadParameter("is no JWT with a `sub`: name the --owner too", param_hint="--token")
     own = owner is None or owner == subject
     return owner or str(subject), None if own else owner, bearer
+
+
+def _minted(owner: str, settings: Settings) -> str:
+    from web.cli.token import mint
+
+    return mint(owner, (), TOKEN_TTL_S, int(time.time()), settings)
 
 
 def subject_of(token: str) -> str | None:
@@ -265,7 +287,7 @@ def _report(run: Import, owner: str, sent_s: float, verify_s: float, verify: boo
     }
 
 
-def _say(run: Import, report: Mapping[str, Any]) -> None:
+def _say(run: Import, report: Mapping[str, Any], token: str, acting: str | None) -> None:
     for error in list(run.errors.values())[:SHOWN]:
         click.echo(f"not sent: {error}", err=True)
     for mismatch in run.mismatches[:SHOWN]:
@@ -278,7 +300,7 @@ def _say(run: Import, report: Mapping[str, Any]) -> None:
     if len(report["ids"]) > SHOWN:
         click.echo(f"… and {len(report['ids']) - SHOWN} more (all of them with --json)")
     if report["ids"]:
-        click.echo(f"read one: {curl(run.address, report['ids'][0], report['owner'])}", err=True)
+        click.echo(f"read one: {curl(run.address, report['ids'][0], token, acting)}", err=True)
     verified = "" if report["verified"] is None else f", {report['verified']} verified identical"
     click.echo(
         f"{report['conversations']} of {len(run.chats)} conversations, {report['messages']} messages, "
@@ -287,7 +309,8 @@ def _say(run: Import, report: Mapping[str, Any]) -> None:
     )
 
 
-def curl(address: str, conversation: str, owner: str) -> str:
-    """A line for the shell that reads a conversation."""
+def curl(address: str, conversation: str, token: str, acting: str | None) -> str:
+    """A line for the shell that reads a conversation; runs as it stands. ``token``: what the shell makes one of."""
     path = f"{address.rstrip('/')}/api/conversations/{conversation}"
-    return f'curl -H "Authorization: Bearer $(blotter token {shlex.quote(owner)})" {shlex.quote(path)}'
+    owner = "" if acting is None else f" -H {shlex.quote(f'Blotter-Owner: {quote(acting)}')}"
+    return f'curl -sS -H "Authorization: Bearer {token}"{owner} {shlex.quote(path)}'

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from web.cli.options import context, data_option
-from web.cli.session import asking, print_json
+from web.cli.options import data_option, locate
+from web.cli.session import print_json
 
 
 @click.command(epilog="Example: blotter openapi > openapi.json")
@@ -23,6 +23,5 @@ def command(data: Path | None) -> None:
 
     described = document()
     if data is not None:
-        with asking():
-            described = {**described, "servers": [{"url": context(data, "BASE_URL")["BASE_URL"]}]}
+        described = {**described, "servers": [{"url": locate(data, "BASE_URL").environ["BASE_URL"]}]}
     print_json(described)

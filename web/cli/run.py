@@ -1,6 +1,6 @@
 """One run of everything on this machine: servers, migrations, programs, until a signal ends it.
 
-    lock the folder → end leftovers → servers, each until it answers → migrate → programs of the Procfile
+    lock the folder → end leftovers → look at all settings → servers, each until it answers → migrate → programs of the Procfile
     → until the web answers → DIR/env → … → beat, assistant, web, worker, then broker, buffer, PostgreSQL
 
 Beat goes first, for it makes work, then the demo's assistant, which writes through web; web before the workers, so that
@@ -24,7 +24,8 @@ from web.cli.embedded import missing_servers
 from web.cli.errors import CannotRun
 from web.cli.folder import Folder, port_is_free
 from web.cli.process import Command
-from web.cli.procfile import read_procfile
+from web.cli.procfile import check_numbers, read_procfile
+from web.cli.start import check_settings
 from web.cli.supervisor import Part, StopRequested, Supervisor, clear_leftovers
 from web.cli.valkey_server import ValkeyServer
 
@@ -85,13 +86,16 @@ def _bring_up(
     folder = wishes.folder
     port = choose_port(wishes.port, folder)
     servers = missing_servers(folder, wishes.environ)
-    if servers:
-        say(f"starting {', '.join(server.name for server in servers.values())} in {folder.root}")
     environ = program_environ(wishes, port)
     if "events" in programs:
         # Kept from run to run: a page that is open goes on reading where it did.
         events_port = folder.port("events")
         environ.update(EVENTS_PORT=str(events_port), EVENTS_URL=f"http://{HOST}:{events_port}")
+    # Before anything is started: the servers' addresses that are ours to give are missing yet, and right by default.
+    check_numbers(programs, environ)
+    check_settings(environ, lets_in=True)
+    if servers:
+        say(f"starting {', '.join(server.name for server in servers.values())} in {folder.root}")
     parts = []
     for variable, server in servers.items():
         server.prepare()

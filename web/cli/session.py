@@ -1,22 +1,17 @@
-"""A command's session with a Blotter that runs: its buffer and its store, put together as workers have them.
-
-Exit codes of the commands that use it: 0 all is well, 1 what was asked for did not come true (each command's help says
-what that means), 2 it could not be asked: no Blotter there, the buffer or Postgres does not answer, wrong usage.
-"""
+"""A command's session with a Blotter that runs: its buffer and its store, put together as workers have them."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from models.errors import BlotterError
-from web.cli.errors import CannotRun
-from web.cli.options import context
+from models.errors import SettingsError
+from web.cli.options import SERVERS, Stack, locate
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -25,57 +20,49 @@ if TYPE_CHECKING:
     from models.settings import Settings
 
 
-class CannotAsk(click.ClickException):
-    """One sentence, exit code 2."""
-
-    exit_code = 2
-
-
 @contextlib.contextmanager
-def asking() -> Iterator[None]:
-    """Whatever keeps Blotter from answering ends the command with its sentence and exit code 2."""
-    try:
-        yield
-    except (CannotRun, BlotterError) as error:
-        raise CannotAsk(str(error)) from None
-
-
-@contextlib.contextmanager
-def crew(data: Path | None, *, rings: bool = False) -> Iterator[Crew]:
+def crew(data: Path | None, *, rings: bool = False, tells: bool = True) -> Iterator[Crew]:
     """What a worker has, on the servers that `data` or the environment name. ``rings``: doorbells are sent, else not.
+    ``tells``: says on stderr which servers, unless `data` does.
 
-    The number of partitions is the buffer's own, should the environment not know it.
+    The number of partitions is the buffer's own, should the environment not know it. Raises CannotRun and the errors of
+    models.errors.
     """
-    with asking():
-        settings = load_settings(context(data, "REDIS_URL"))
-        # After the arguments were understood: Celery and SQLAlchemy take a while to import.
-        from models.buffer.buffer import Buffer
-        from models.pipeline.crew import Crew
-        from models.postgres.store import Store
+    stack = locate(data, *SERVERS)
+    settings = load_settings(stack)
+    if tells and data is None:
+        stack.tell()
+    # After the arguments were understood: Celery and SQLAlchemy take a while to import.
+    from models.buffer.buffer import Buffer
+    from models.pipeline.crew import Crew
+    from models.postgres.store import Store
 
+    buffer = Buffer.connect(settings, connections=4)
+    if (partitions := buffer.laid_out()) not in (None, settings.partitions):
+        buffer.close()
+        settings = settings.model_copy(update={"partitions": partitions})
         buffer = Buffer.connect(settings, connections=4)
-        if (partitions := buffer.laid_out()) not in (None, settings.partitions):
-            buffer.close()
-            settings = settings.model_copy(update={"partitions": partitions})
-            buffer = Buffer.connect(settings, connections=4)
-        with contextlib.ExitStack() as stack:
-            ring: Callable[[int], None] = lambda partition: None  # noqa: E731
-            if rings:
-                from models.pipeline.doorbell import Doorbell
+    with contextlib.ExitStack() as closing:
+        ring: Callable[[int], None] = lambda partition: None  # noqa: E731
+        if rings:
+            from models.pipeline.doorbell import Doorbell
 
-                doorbell = Doorbell(settings)
-                stack.callback(doorbell.close)
-                ring = doorbell.ring
-            made = Crew(buffer, Store.open(settings, role="worker"), ring)
-            stack.callback(made.close)
-            yield made
+            doorbell = Doorbell(settings)
+            closing.callback(doorbell.close)
+            ring = doorbell.ring
+        made = Crew(buffer, Store.open(settings, role="worker"), ring)
+        closing.callback(made.close)
+        yield made
 
 
-def load_settings(environ: Mapping[str, str]) -> Settings:
-    """The settings that `environ` describes. Raises SettingsError."""
+def load_settings(stack: Stack) -> Settings:
+    """The settings that describe it. Raises SettingsError, which says where the wrong one was found."""
     from models.settings import load
 
-    return load(environ)
+    try:
+        return load(stack.environ)
+    except SettingsError as error:
+        raise SettingsError(f"{error} (as found in {stack})") from None
 
 
 def bar(total: int, what: str, unit: str, *, quiet: bool = False) -> tqdm[Any]:

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from web.cli.folder import default_folder
-from web.cli.options import context, data_option
-from web.cli.session import CannotAsk, crew, json_option, print_json
+from models.errors import BlotterError, BufferUnavailable, SettingsError
+from web.cli.errors import CannotRun
+from web.cli.options import SERVERS, address, data_option, locate
+from web.cli.session import crew, json_option, print_json
 
 if TYPE_CHECKING:
     from models.pipeline.crew import Crew
@@ -51,7 +52,7 @@ def command(watch: bool, every_s: float, as_json: bool, data: Path | None) -> No
     """
     if watch and as_json:
         raise click.UsageError("--json prints one document; without --watch")
-    found = look(data)
+    found = look(data, tells=True)
     try:
         present(found, as_json=as_json, over=watch)
         while watch:
@@ -73,37 +74,37 @@ def present(found: dict[str, Any], *, as_json: bool, over: bool) -> None:
         show(found)
 
 
-def look(data: Path | None) -> dict[str, Any]:
+def look(data: Path | None, *, tells: bool = False) -> dict[str, Any]:
     """How it stands: level, reasons, figures (None where the buffer does not answer)."""
-    try:
-        with crew(data) as made:
-            return judged(made)
-    except CannotAsk as error:
-        from models.core.health import Reason
-        from models.errors import BufferUnavailable
+    from models.core.health import Reason
 
-        step = "start a Blotter, or name another folder with --data"
-        if isinstance(error.__context__, BufferUnavailable):
-            step = f"start the buffer, or correct {source(data)}"
-        return document([Reason("red", error.message, step)], None)
+    try:
+        with crew(data, tells=tells) as made:
+            return judged(made)
+    except CannotRun as error:
+        reason, _, step = str(error).partition(": ")
+        return document([Reason("red", reason, step)], None)
+    except BufferUnavailable as error:
+        return document([Reason("red", str(error), f"start the buffer, or {source(data)}")], None)
+    except SettingsError as error:
+        name, where = str(error).partition(":")[0], locate(data, *SERVERS)
+        return document([Reason("red", str(error), f"correct {name} in {where}")], None)
+    except BlotterError as error:
+        return document([Reason("red", str(error), "see the log of workers and web")], None)
 
 
 def source(data: Path | None, environ: Mapping[str, str] = os.environ) -> str:
-    """Where the buffer's address comes from, and which it is, without its password."""
-    from urllib.parse import urlsplit
-
-    url = context(data, "REDIS_URL", environ=environ)["REDIS_URL"]
-    address = urlsplit(url).netloc.rpartition("@")[2]
-    if data is None and environ.get("REDIS_URL"):
-        return f"REDIS_URL in the environment ({address})"
-    folder = data or default_folder(environ)
-    return f"the folder: {folder}/env names {address}; `blotter up --data {folder}` starts all of it again"
+    """What to do about the buffer's address: where it comes from, and which it is, without its password."""
+    stack = locate(data, *SERVERS, environ=environ)
+    url = address(stack.environ["REDIS_URL"])
+    if stack.folder is None:
+        return f"correct REDIS_URL in the environment ({url})"
+    return f"all of it: `blotter up --data {stack.folder}` ({stack} names {url})"
 
 
 def judged(made: Crew) -> dict[str, Any]:
     """The judgement on a buffer and store that may not answer."""
     from models.core.health import Limits, judge
-    from models.errors import BlotterError, BufferUnavailable
     from models.pipeline import policy
     from models.pipeline.figures import figures
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from web.auth import ACT_FOR, OPERATE, is_owner
 from web.cli.errors import CannotRun
-from web.cli.options import context, data_option
-from web.cli.session import json_option, print_json
+from web.cli.options import KEYS, data_option, locate
+from web.cli.session import json_option, load_settings, print_json
+
+if TYPE_CHECKING:
+    from models.settings import Settings
 
 DAY_S = 86_400
 UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": DAY_S}
@@ -31,43 +35,48 @@ class Duration(click.ParamType[int]):
         return seconds
 
 
-def mint(owner: str, scopes: tuple[str, ...], ttl_s: int, now_s: int, environ: Mapping[str, str]) -> str:
-    """An HS256 token for `owner`, signed with the key that `environ` names. Raises CannotRun when there is none."""
+def mint(owner: str, scopes: tuple[str, ...], ttl_s: int, now_s: int, settings: Settings) -> str:
+    """An HS256 token for `owner`, signed with the first of the keys that web takes.
+
+    Raises SettingsError for a key that web would refuse too, CannotRun where there is none.
+    """
     import jwt
 
-    claims: dict[str, object] = {"sub": owner, "iat": now_s, "exp": now_s + ttl_s}
-    if scopes:
-        claims["scope"] = " ".join(scopes)
-    for claim, name in (("aud", "BLOTTER_JWT_AUDIENCE"), ("iss", "BLOTTER_JWT_ISSUER")):
-        if environ.get(name):
-            claims[claim] = environ[name]
-    return jwt.encode(claims, signing_key(environ), algorithm="HS256")
+    from web.keys import load_secrets
+
+    secrets = load_secrets(settings)
+    if not secrets:
+        raise CannotRun(f"no key to sign with: set {' or '.join(KEYS)}")
+    claims = {
+        "sub": owner,
+        "iat": now_s,
+        "exp": now_s + ttl_s,
+        "scope": " ".join(scopes) or None,
+        "aud": settings.jwt_audience,
+        "iss": settings.jwt_issuer,
+    }
+    claims = {name: value for name, value in claims.items() if value is not None}
+    return jwt.encode(claims, secrets[0], algorithm="HS256")
 
 
-def signing_key(environ: Mapping[str, str]) -> str:
-    """The first key of BLOTTER_JWT_SECRET_FILE (one a line), else BLOTTER_JWT_SECRET."""
-    if environ.get("BLOTTER_JWT_SECRET_FILE"):
-        path = Path(environ["BLOTTER_JWT_SECRET_FILE"])
-        try:
-            keys = path.read_text().split()
-        except OSError as error:
-            raise CannotRun(f"the key file {path} cannot be read: {error.strerror}") from None
-        if not keys:
-            raise CannotRun(f"the key file {path} is empty; put a key of at least 32 bytes into it")
-        return keys[0]
-    return environ["BLOTTER_JWT_SECRET"]
+def checked_owner(name: str, hint: str) -> str:
+    """`name`, if web would take it for an owner's. Raises click.BadParameter."""
+    if not name.strip():
+        raise click.BadParameter("must not be empty", param_hint=hint)
+    if not is_owner(name):
+        raise click.BadParameter("must be 1 to 256 bytes without control characters", param_hint=hint)
+    return name
 
 
 @click.command(epilog="Example: blotter token chat-backend --scope blotter:act-for --ttl 7d")
 @click.argument("owner", required=False)
-@click.option(
-    "--ops", is_flag=True, help="For the page /ops: the scope blotter:operate; OWNER may be left out."
-)
+@click.option("--ops", is_flag=True, help=f"For the page /ops: the scope {OPERATE}; OWNER may be left out.")
 @click.option(
     "--scope",
     "scopes",
+    type=click.Choice((ACT_FOR, OPERATE)),
     multiple=True,
-    help="A scope the token carries, such as blotter:act-for or blotter:operate; may be repeated.",
+    help=f"What the token may do beside: {ACT_FOR}, name the owner of each call; {OPERATE}, read the figures. May be repeated.",
 )
 @click.option(
     "--ttl", "ttl_s", type=Duration(), default="24h", show_default=True, help="How long it is valid."
@@ -79,17 +88,16 @@ def command(
 ) -> None:
     """Print a bearer token for OWNER.
 
-    Exit code: 0 printed, 1 there is no key to sign it with, 2 wrong usage.
+    Exit code: 0 printed, 2 there is no key to sign it with, or web would not take it; wrong usage.
     """
     if ops:
-        owner, scopes = owner or "operator", tuple(dict.fromkeys((*scopes, "blotter:operate")))
+        owner, scopes = owner or "operator", tuple(dict.fromkeys((*scopes, OPERATE)))
     if owner is None:
         raise click.MissingParameter(param_hint="OWNER", param_type="argument")
-    if not owner.strip():
-        raise click.BadParameter("must not be empty", param_hint="OWNER")
-    environ = context(data, "BLOTTER_JWT_SECRET_FILE", "BLOTTER_JWT_SECRET")
+    checked_owner(owner, "OWNER")
+    settings = load_settings(locate(data, one_of=KEYS))
     now_s = int(time.time())
-    token = mint(owner, scopes, ttl_s, now_s, environ)
+    token = mint(owner, scopes, ttl_s, now_s, settings)
     if as_json:
         print_json({"token": token, "owner": owner, "scopes": list(scopes), "expiresAt": now_s + ttl_s})
     else:

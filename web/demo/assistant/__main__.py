@@ -1,8 +1,13 @@
 """`python -m web.demo.assistant`"""
 
 import os
+import sys
 
+from models.errors import BlotterError
 from models.settings import current
 from web.demo.assistant.process import main
 
-main(current(), os.environ)
+try:
+    main(current(), os.environ)
+except BlotterError as error:
+    sys.exit(f"Error: {error}")
