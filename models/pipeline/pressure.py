@@ -124,6 +124,9 @@ class Pressure:
 
     def refresh(self) -> Memory:
         """Ask the server now. Raises redis' own errors."""
+        for fault in set(faults).difference(self._policy_faults):
+            log.error("the buffer does not keep what it acknowledges: %s", fault)
+        self._policy_faults = faults
         info = self._client.info("memory", "persistence")
         self.memory, self.faults = memory_of(info), faults_of(info)
         self._next_ms = self._clock_ms() + REFRESH_MS
