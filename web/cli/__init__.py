@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType({
     "token": ("web.cli.token", "Print a bearer token."),
     "import": ("web.cli.import_", "Send chat files as a streaming writer would, and read them back."),
     "status": ("web.cli.status", "Tell whether all is well, and what to do if not."),
+    "restart": ("web.cli.restart", "Begin programs anew, without a failed save."),
     "drain": ("web.cli.drain", "Flush everything to Postgres now, and wait."),
     "dead": ("web.cli.dead", "List, show, replay or purge dead letters."),
     "verify": ("web.cli.verify", "Compare the buffer with Postgres, and repair."),

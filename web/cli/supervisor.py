@@ -129,7 +129,7 @@ class Supervisor:
         part.process = spawn(part.command, part.log)
         pid, death = part.process.pid, int(part.command.death_signal)
         self._register(part)
-        write_atomically(self._pid_file(part), f"{pid} {death} {_started_at(pid)}\n")
+        write_atomically(self._pid_file(part), f"{pid} {death} {began_at(pid)}\n")
         part.started_at_s = time.monotonic()
 
     def _register(self, part: Part) -> None:
@@ -272,7 +272,7 @@ def _is_ours(group: int, started_at: str, folder: Folder) -> bool:
     import psutil
 
     if psutil.pid_exists(group) and psutil.Process(group).status() != psutil.STATUS_ZOMBIE:
-        return _started_at(group) == started_at
+        return began_at(group) == started_at
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             if os.getpgid(process.pid) == group:
@@ -280,7 +280,7 @@ def _is_ours(group: int, started_at: str, folder: Folder) -> bool:
     return False
 
 
-def _started_at(pid: int) -> str:
+def began_at(pid: int) -> str:
     """When that process began, as text that compares equal only for the same process."""
     import psutil
 
