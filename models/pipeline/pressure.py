@@ -23,9 +23,9 @@ from models.buffer.scripts import translate
 from models.errors import BlotterError, BufferFull, BufferPolicyError
 from models.settings import Settings
 
-REFRESH_MS: Final = 1_000
 log = logging.getLogger("blotter.policy")
 
+REFRESH_MS: Final = 1_000
 #: How often a process looks at the whole policy again (CONFIG GET, the broker's server).
 POLICY_MS: Final = 30_000
 
@@ -120,13 +120,13 @@ class Pressure:
         except BlotterError:
             # The buffer does not answer: the save will say so itself, and the next one looks again.
             return
+        for fault in set(faults).difference(self._policy_faults):
+            log.error("the buffer does not keep what it acknowledges: %s", fault)
+        self._policy_faults = faults
         self._policy_ms = self._clock_ms()
 
     def refresh(self) -> Memory:
         """Ask the server now. Raises redis' own errors."""
-        for fault in set(faults).difference(self._policy_faults):
-            log.error("the buffer does not keep what it acknowledges: %s", fault)
-        self._policy_faults = faults
         info = self._client.info("memory", "persistence")
         self.memory, self.faults = memory_of(info), faults_of(info)
         self._next_ms = self._clock_ms() + REFRESH_MS

@@ -36,13 +36,13 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType({
 })  # fmt: skip
 
 
-class Commands(click.Group):
 class CannotAsk(click.ClickException):
     """One sentence, exit code 2."""
 
     exit_code = 2
 
 
+class Commands(click.Group):
     """Knows its subcommands by name; imports one when it is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
