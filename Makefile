@@ -9,7 +9,7 @@ ARGS ?=
 MINUTES ?= 10
 SEED ?= 1
 
-.PHONY: help setup run test nightly soak bench bench-full bench-env lint format lock clean
+.PHONY: help setup run test nightly soak bench bench-full bench-env scaling lint format lock clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench-env:
 		build/bench/venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/bench/rivals.txt && \
 		touch build/bench/venv/.complete; \
 	} || { rm -rf build/bench/venv; echo "bench-env: cannot install tests/bench/rivals.txt: row 15 is skipped" >&2; }
+
+scaling: setup bench-env  ## Compute deploy/SCALING.md and its plots anew (ARGS="--from FILE", a document of make bench)
+	@$(PY) -m deploy.scaling $(ARGS)
 
 lint: setup  ## Check style and types
 	@.venv/bin/ruff check .
