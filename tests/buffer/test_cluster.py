@@ -6,9 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from models.buffer import scripts
+from models.buffer import cluster, scripts
 from models.buffer.buffer import Buffer
 from models.buffer.scripts import SCRIPTS, Script
+from models.errors import BufferUnavailable
 from models.settings import load
 from tests.buffer.chat import Chat
 from tests.buffer.smoke import everything
@@ -84,3 +85,29 @@ def test_every_script_declares_the_keys_it_touches(chat: Chat, monkeypatch: pyte
     chat.buffer.initialise()
     everything(chat)
     assert set(SCRIPTS) - ran <= ELSEWHERE, "a new script: add it to smoke.py"
+
+
+@pytest.mark.parametrize(
+    ("url", "first", "others"),
+    [
+        ("redis+cluster://a:7001", "redis://a:7001", []),
+        ("redis+cluster://:p%40w@10.0.0.1:7001,10.0.0.2:7002,10.0.0.3", "redis://:p%40w@10.0.0.1:7001", [("10.0.0.2", 7002), ("10.0.0.3", 6379)]),
+        ("rediss+cluster://u:p@[::1]:7001,[::2]:7002/0", "rediss://u:p@[::1]:7001/0", [("::2", 7002)]),
+    ],
+)  # fmt: skip
+def test_the_address_of_a_cluster_names_some_of_its_servers(
+    url: str, first: str, others: list[tuple[str, int]]
+) -> None:
+    assert load({"REDIS_URL": url}).redis_url == url
+    assert cluster.is_cluster(url)
+    plain, nodes = cluster._start(url)
+    assert (plain, [(node.host, node.port) for node in nodes]) == (first, others)
+
+
+def test_a_cluster_that_is_away_is_unavailable_when_it_is_asked_not_before() -> None:
+    buffer = Buffer.connect(load({"REDIS_URL": "redis+cluster://127.0.0.1:1,127.0.0.1:2"}))
+    with pytest.raises(BufferUnavailable):
+        buffer.initialise()
+    with pytest.raises(BufferUnavailable):
+        buffer.save(buffer.place("owner", "chat"), ())
+    buffer.close()
