@@ -88,6 +88,9 @@ class Script:
         self.sha = sha1(self.text, usedforsecurity=False).hexdigest()
 
 
+#: How often a script is loaded for one call: others may flush them in between (SCRIPT FLUSH, a server that took over).
+_LOADS: Final = 4
+
 SCRIPTS: Final[dict[str, Script]] = {name: Script(name) for name in _PARTS}
 
 
@@ -107,11 +110,12 @@ def call(
     script = SCRIPTS[name]
     while True:
         try:
-            try:
-                return client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
-            except NoScriptError:
-                client.execute_command("SCRIPT", "LOAD", script.text)
-                return client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
+            for _ in range(_LOADS):
+                try:
+                    return client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
+                except NoScriptError:
+                    client.execute_command("SCRIPT", "LOAD", script.text)
+            raise NoScriptError("NOSCRIPT")
         except (RedisConnectionError, RedisTimeoutError) as error:
             if retries <= 0 or isinstance(error, AuthenticationError):
                 raise translate(error) from error
@@ -127,7 +131,7 @@ def call_many(client: Any, name: str, calls: Sequence[tuple[Sequence[str], Seque
     """
     script = SCRIPTS[name]
     try:
-        for attempt in range(2):
+        for attempt in range(1, _LOADS + 1):
             pipe = client.pipeline(transaction=False)
             for keys, args in calls:
                 pipe.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
@@ -135,7 +139,7 @@ def call_many(client: Any, name: str, calls: Sequence[tuple[Sequence[str], Seque
             faults = [answer for answer in found if isinstance(answer, RedisError)]
             if not faults:
                 return found
-            if attempt or not isinstance(faults[0], NoScriptError):
+            if attempt == _LOADS or not isinstance(faults[0], NoScriptError):
                 raise faults[0]
             client.execute_command("SCRIPT", "LOAD", script.text)
     except RedisError as error:
@@ -145,6 +149,7 @@ def call_many(client: Any, name: str, calls: Sequence[tuple[Sequence[str], Seque
 
 #: What redis-py has classes for loses its word: nothing ran, and it passes.
 _REFUSALS: Final[dict[type[Exception], str]] = {
+    NoScriptError: "NOSCRIPT",
     ReadOnlyError: "READONLY",
     MasterDownError: "MASTERDOWN",
     ClusterDownError: "CLUSTERDOWN",
