@@ -15,6 +15,11 @@ from models.core.records import Status, ToolState
 from web.schemas import Role
 
 _ABSENT: Any = None
+_EPOCH = (
+    "New whenever the buffer's server was started anew, in order or not, or emptied; "
+    "when it changes, send again what was not yet stored."
+)
+_PARTIAL = "Older content is not in view: it was saved while Postgres is away."
 
 
 class Shape(BaseModel):
@@ -37,7 +42,8 @@ class _ItemShape(_Common):
     status: Status
     status_reason: str | None
     position: str = Field(description="Orders items of one kind, bytewise.")
-    buffer_epoch: str = Field("", description="Where one item was asked for.")
+    buffer_epoch: str = Field("", description=f"Where one item was asked for. {_EPOCH}")
+    partial: bool = Field(False, description=f"Where one item was asked for. {_PARTIAL}")
 
 
 class Conversation(_Common):
@@ -106,8 +112,8 @@ class ConversationView(Shape):
     artifacts: list[Artifact]
     in_flight: bool = Field(description="A reply or a tool is still under way.")
     version: int = Field(description="Pass it as `since` for what changes from here.")
-    buffer_epoch: str = Field(description="When it changes, send again what was not yet stored.")
-    partial: bool = Field(False, description="Older content is not in view: Postgres is away.")
+    buffer_epoch: str = Field(description=_EPOCH)
+    partial: bool = Field(False, description=_PARTIAL)
     before: str = Field("", description="There are older messages: pass it as `before`.")
 
 
@@ -124,6 +130,7 @@ class MessagePage(Shape):
 
     messages: list[Message]
     after: str | None
+    partial: bool = Field(False, description=_PARTIAL)
 
 
 class ToolResultPage(Shape):
@@ -131,6 +138,7 @@ class ToolResultPage(Shape):
 
     tool_results: list[ToolResult]
     after: str | None
+    partial: bool = Field(False, description=_PARTIAL)
 
 
 class ArtifactPage(Shape):
@@ -138,6 +146,7 @@ class ArtifactPage(Shape):
 
     artifacts: list[Artifact]
     after: str | None
+    partial: bool = Field(False, description=_PARTIAL)
 
 
 class ArtifactVersionPage(Shape):
@@ -158,7 +167,7 @@ class Saved(Shape):
     version: int
     state: Literal["buffered", "stored"]
     length: int | None = Field(description="UTF-16 units of the text: the offset of the next append.")
-    buffer_epoch: str
+    buffer_epoch: str = Field(description=_EPOCH)
     base: Literal["unknown"] = Field("unknown", description="Kept without its base: Postgres is away.")
 
 

@@ -14,6 +14,7 @@ import orjson
 from flask import Response
 from pydantic import ValidationError
 
+from models.core import wording
 from models.core.commands import Outcome
 from models.errors import (
     BlotterError,
@@ -30,6 +31,7 @@ from models.errors import (
 )
 from web.auth import BadOwner, Forbidden, Unauthenticated
 from web.keys import KeysUnavailable
+from web.schemas import OUR_FAULTS
 
 MEDIA_TYPE: Final = "application/problem+json"
 _MAX_ERRORS: Final = 20
@@ -52,7 +54,7 @@ class Kind(NamedTuple):
 
 _KINDS = (
     Kind("malformed", 400, "Malformed request", "The body is not JSON in UTF-8, or was cut off."),
-    Kind("unauthenticated", 401, "Token needed", "There is no bearer token, or it does not hold."),
+    Kind("unauthenticated", 401, "Not authenticated", "There is no bearer token, or it does not hold."),
     Kind("forbidden", 403, "Scope missing", "The token holds, but lacks the scope this needs."),
     Kind("not-found", 404, "Not found", "There is no such address, conversation or item that you own."),
     Kind("method-not-allowed", 405, "Method not allowed", "The header Allow says what this address takes."),
@@ -188,8 +190,16 @@ def invalid(field: str, message: str) -> Problem:
 def from_validation(error: ValidationError) -> Problem:
     """422 for what pydantic found; the first 20 faults, without the values sent."""
     faults = error.errors(include_url=False, include_input=False)
-    errors = [{"field": _field(fault), "message": fault["msg"]} for fault in faults[:_MAX_ERRORS]]
+    errors = [{"field": _field(fault), "message": _message(fault)} for fault in faults[:_MAX_ERRORS]]
     return Problem("invalid", errors=errors)
+
+
+def _message(fault: Any) -> str:
+    """A sentence of ours: what a validator of ours says, or the library's kind of fault in our words."""
+    said: str = (
+        fault["msg"] if fault["type"] in OUR_FAULTS else wording.fault(fault["type"], fault.get("ctx", {}))
+    )
+    return said if said.endswith(".") else f"{said[0].upper()}{said[1:]}."
 
 
 def _field(fault: Any) -> str:

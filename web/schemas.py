@@ -25,6 +25,8 @@ from models.core.commands import MAX_LINKS, MAX_PARTS, Append, Command, ItemKind
 from models.core.records import Status, ToolState
 from models.identity import ID_PATTERN
 
+#: Kinds of faults whose sentences are written here.
+OUR_FAULTS = frozenset({"one_step", "empty", "repeated"})
 #: The largest integer a browser holds exactly.
 MAX_SAFE_INTEGER = 2**53 - 1
 MAX_PART_INDEX = MAX_PARTS - 1

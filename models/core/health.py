@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
+from models.core.wording import counted
+
 Level = Literal["green", "amber", "red"]
 
 _ORDER: Final[tuple[Level, ...]] = ("green", "amber", "red")
@@ -94,18 +96,20 @@ def _movement(figures: Mapping[str, Any], limits: Limits, store: str) -> Iterato
         yield Reason("amber", f"Postgres is not usable ({store}): saves go on", step)
     if not figures["workers"]:
         danger: Level = "red" if waiting and late_s > LATE_S else "amber"
-        yield Reason(danger, f"no worker is alive: {waiting:,} items stay in the buffer", "start workers")
+        yield Reason(
+            danger, f"no worker is alive: {counted(waiting, 'item')} must stay in the buffer", "start workers"
+        )
     if late_s > LATE_S:
         danger = "red" if late_s > VERY_LATE_S else "amber"
         yield Reason(
             danger,
-            f"the oldest change waits for Postgres for {figures['oldestDirtyAgeSeconds']:.0f} s ({waiting:,} items wait)",
+            f"the oldest change waits for Postgres for {figures['oldestDirtyAgeSeconds']:.0f} s ({counted(waiting, 'item')} must wait)",
             "look at the workers' log; start more workers if they are busy all the time",
         )
     if figures["pausedPartitions"]:
         yield Reason(
             "amber",
-            f"{figures['pausedPartitions']} partitions pause after an error",
+            f"{counted(figures['pausedPartitions'], 'partition')} paused after an error",
             "the workers' log names the error; they go on by themselves",
         )
     # Sweeps run in workers: without any, whether beat lives cannot be told from here.
@@ -137,12 +141,12 @@ def _left_aside(figures: Mapping[str, Any]) -> Iterator[Reason]:
     if figures["deadLetters"]:
         yield Reason(
             "amber",
-            f"{figures['deadLetters']:,} dead letters: rows that Postgres would not take",
+            f"{counted(figures['deadLetters'], 'dead letter')}: rows that Postgres would not take",
             "`blotter dead list` says why; mend the cause, then `blotter dead replay --all`",
         )
     if figures["blindConversations"]:
         yield Reason(
             "amber",
-            f"{figures['blindConversations']:,} conversations were saved while Postgres was away",
+            f"{counted(figures['blindConversations'], 'conversation')} saved while Postgres was away",
             "they are merged when it is back",
         )

@@ -12,7 +12,7 @@ _FAULTS: Final[Mapping[str, str]] = MappingProxyType(
         "missing": "is needed",
         "extra_forbidden": "is no field that can be given here",
         "string_type": "must be a text",
-        "string_too_short": "must have at least {min_length} characters",
+        "string_too_short": "must not be empty",
         "string_too_long": "must have at most {max_length} characters",
         "string_pattern_mismatch": "must have only characters of A-Z a-z 0-9 _ . ~ : @ -",
         "int_type": "must be a whole number",

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterable
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
+import msgspec
+
 from models.buffer import codec
 from models.buffer.buffer import READ_WHOLE_BYTES, Buffer, Place, ReadReply
 from models.buffer.codec import View
@@ -140,7 +142,7 @@ class Reader:
             raise NotFound("no such item")
         if found.record.deleted_ms is not None:
             raise Gone("the item was deleted")
-        return found, loaded.buffer_epoch
+        return msgspec.structs.replace(found, partial=loaded.partial), loaded.buffer_epoch
 
     def items(self, place: Place, kind: ItemKind, *, after: str | None, limit: int) -> ItemPage[Any]:
         """A page of one kind in order; ``after``: ``position,id`` of the last one before."""
@@ -156,6 +158,7 @@ class Reader:
         return ItemPage(
             items=tuple(page),
             after=f"{page[-1].record.position},{page[-1].record.id}" if more and page else None,
+            partial=loaded.partial,
         )
 
     def artifact_versions(

@@ -14,12 +14,14 @@ R = TypeVar("R", Conversation, Message, ToolResult, Artifact)
 
 class Item(msgspec.Struct, Generic[R], frozen=True):
     """A record as a reader sees it. ``stored``: this version is committed in Postgres. ``wrote``: the version of the
-    last change of its texts that was no append; 0 where that is not known.
+    last change of its texts that was no append; 0 where that is not known. ``partial``, where one item was asked for: saved
+    while Postgres was away, what it was before is not in it.
     """
 
     record: R
     stored: bool
     wrote: int = 0
+    partial: bool = False
 
 
 class SaveResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +69,8 @@ class ConversationPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ItemPage(msgspec.Struct, Generic[R], frozen=True, kw_only=True):
-    """Items of one kind in order of position; ``after``: cursor of the next page."""
+    """Items of one kind in order of position; ``after``: cursor of the next page. ``partial``: as in ConversationView."""
 
     items: tuple[Item[R], ...]
     after: str | None
+    partial: bool = False

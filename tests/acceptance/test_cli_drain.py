@@ -34,7 +34,7 @@ def test_a_timeout_is_exit_code_1_and_says_what_is_left(chat: CrewRig, blotter: 
     assert chat.buffer.begin(chat.place("c").keys, "another").state == "taken"
     assert blotter.json("drain", "--timeout", "0.2", exits=1)["dirty"] == 2
     assert (
-        "2 rows are not in Postgres yet; `blotter status`"
+        "2 rows not in Postgres yet; `blotter status`"
         in blotter("drain", "--timeout", "0", exits=1).stderr
     )
 
@@ -44,7 +44,7 @@ def test_dead_letters_are_told_and_not_waited_for(chat: CrewRig, blotter: Consol
     chat.say("c", "m1", "poison")
     chat.say("c", "m2", "a")
     result = blotter("drain", "--timeout", "20")
-    assert "1 dead letters stay in the buffer: `blotter dead list` says why" in result.stderr
+    assert "1 dead letter left in the buffer: `blotter dead list` says why" in result.stderr
     assert chat.stored_texts("c") == {"m2": "a"}
 
 

@@ -275,7 +275,7 @@ def test_blind_saves_are_no_fault_and_are_told(chat: CrewRig, blotter: Console) 
     chat.buffer.save(place, [c.put("m", "m1", {"content": "a"})], mode="blind")
     result = blotter.json("verify")
     assert (result["blind"], result["faults"]) == (1, [])
-    assert "1 wait for their base" in blotter("verify").stderr
+    assert "1 waiting for their base" in blotter("verify").stderr
     chat.buffer.client.zrem(place.keys.blind, place.hex)
     assert kinds(blotter) == {"blind-index"}
     blotter("verify", "--repair")

@@ -93,3 +93,12 @@ def test_elsewhere_it_asks_for_a_token_and_says_why_one_is_not_taken(
         page.get_by_role("button", name="Forget the token").click()
         page.wait_for_selector("#enter:not([hidden])")
         assert page.evaluate("sessionStorage.length") == 0
+
+
+def test_the_api_page_shows_code_as_code(blotter: Blotter, browser: Browser) -> None:
+    with browser.person() as person:
+        page = person.context.new_page()
+        page.goto(f"{blotter.url}/docs")
+        page.wait_for_selector("#schemas details", state="attached")
+        assert "`" not in page.evaluate("document.body.textContent")
+        assert page.locator("#calls code", has_text="live=sse").count()

@@ -136,6 +136,10 @@ def test_without_postgres_saves_go_on_and_readiness_is_only_degraded(
         view = api("GET", new)
         assert (view.status, view.body["partial"]) == (200, True)
         assert "ETag" not in view.headers
+        one, page = api("GET", f"{new}/messages/m1"), api("GET", f"{new}/messages")
+        assert (one.body["partial"], page.body["partial"]) == (True, True)
+        assert "ETag" not in one.headers
+        assert "partial" not in api("GET", f"{hot}/messages").body | api("GET", f"{hot}/messages/m1").body
         away = api("GET", cold)
         assert (away.status, away.body["type"]) == (503, "/problems/store-unavailable")
         assert int(away.headers["Retry-After"]) >= 1
@@ -146,7 +150,9 @@ def test_without_postgres_saves_go_on_and_readiness_is_only_degraded(
     finally:
         postgres.start()
     eventually(lambda: api("GET", cold).status == 200)
-    assert api("GET", f"{new}/messages/m1").body["content"] == "blind"
+    known = api("GET", f"{new}/messages/m1")
+    assert (known.body["content"], "partial" in known.body, "ETag" in known.headers) == ("blind", False, True)
+    assert "partial" not in api("GET", f"{new}/messages").body
 
 
 def test_without_the_buffer_nothing_is_acknowledged_but_figures_are_answered(

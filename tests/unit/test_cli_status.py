@@ -51,14 +51,15 @@ def test_an_open_reply_may_wait_for_its_autosave() -> None:
     ("figures", "expected", "words"),
     [
         ({"deadLetters": 2, "dirtyItems": 2}, "amber", "2 dead letters"),
-        ({"blindConversations": 4}, "amber", "4 conversations were saved while Postgres was away"),
-        ({"pausedPartitions": 1}, "amber", "1 partitions pause"),
+        ({"deadLetters": 1, "dirtyItems": 1}, "amber", "1 dead letter: rows"),
+        ({"blindConversations": 4}, "amber", "4 conversations saved while Postgres was away"),
+        ({"pausedPartitions": 1}, "amber", "1 partition paused after an error"),
         ({"beatAlive": False}, "amber", "workers sweep in its place → start beat"),
         ({"beatAlive": False, "sweepAlive": False}, "amber", "nobody sweeps"),
         ({"workers": []}, "amber", "no worker is alive"),
         ({"broker": "unavailable"}, "amber", "the broker is not usable (unavailable)"),
         ({"bufferWriteSeconds": 0.3}, "amber", "a small write to the buffer took 300 ms"),
-        ({"workers": [], "oldestDirtyAgeSeconds": 41.0}, "red", "no worker is alive: 3 items stay"),
+        ({"workers": [], "oldestDirtyAgeSeconds": 41.0}, "red", "no worker is alive: 3 items must stay"),
         ({"bufferUsedBytes": 61}, "amber", "61% full"),
         ({"bufferUsedBytes": 81}, "red", "saves are refused above 80%"),
         ({"store": "away"}, "amber", "Postgres is not usable (away): saves go on → start Postgres"),
@@ -82,4 +83,4 @@ def test_a_buffer_that_does_not_answer_is_red() -> None:
 def test_the_worst_decides_and_comes_first() -> None:
     found, said = judged(deadLetters=1, bufferUsedBytes=90)
     assert found == "red"
-    assert said.index("full") < said.index("dead letters")
+    assert said.index("full") < said.index("dead letter")

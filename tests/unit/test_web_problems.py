@@ -6,12 +6,15 @@ import typing
 
 import orjson
 import pytest
+from pydantic import ValidationError
 
 from models import errors
 from models.core.commands import ACKNOWLEDGED, Outcome
+from models.core.wording import counted
 from models.errors import BlotterError
+from web import schemas
 from web.auth import BadOwner, Forbidden, Unauthenticated
-from web.problems import ERRORS, KINDS, OUTCOMES, Problem, from_error, from_http, invalid
+from web.problems import ERRORS, KINDS, OUTCOMES, Problem, from_error, from_http, from_validation, invalid
 
 
 def subclasses(root: type[BlotterError]) -> set[type[BlotterError]]:
@@ -116,3 +119,42 @@ def test_a_save_refused_for_the_buffers_policy_is_told_as_refused() -> None:
     assert "Nothing was kept" in told["detail"]
     assert "blotter status" in told["detail"]
     assert "appendfsync" not in told["detail"], "what an operator may know, a caller need not"
+
+
+WRONG: list[tuple[type[schemas.Body], dict[str, object], str, str]] = [
+    (schemas.NewMessage, {}, "id", "Is needed."),
+    (schemas.NewMessage, {"id": "m", "role": "robot"}, "role", "Must be 'system', 'developer', 'user', 'assistant' or 'tool'."),
+    (schemas.NewMessage, {"id": "a/b", "role": "user"}, "id", "Must have only characters of A-Z a-z 0-9 _ . ~ : @ -."),
+    (schemas.NewMessage, {"id": "", "role": "user"}, "id", "Must not be empty."),
+    (schemas.NewMessage, {"id": "m" * 257, "role": "user"}, "id", "Must have at most 256 characters."),
+    (schemas.NewMessage, {"id": "m", "role": "user", "contents": ""}, "contents", "Is no field that can be given here."),
+    (schemas.NewMessage, {"id": "m", "role": "user", "content": 5}, "content", "Must be a text."),
+    (schemas.NewMessage, {"id": "m", "role": "user", "revision": "1"}, "revision", "Must be a whole number."),
+    (schemas.NewMessage, {"id": "m", "role": "user", "revision": 1.5}, "revision", "Must be a whole number."),
+    (schemas.NewMessage, {"id": "m", "role": "user", "revision": -1}, "revision", "Must be at least 0."),
+    (schemas.NewMessage, {"id": "m", "role": "user", "revision": 2**53}, "revision", "Must be at most 9,007,199,254,740,991."),
+    (schemas.NewMessage, {"id": "m", "role": "user", "parts": {}}, "parts", "Must be a list."),
+    (schemas.NewMessage, {"id": "m", "role": "user", "parts": ["x"]}, "parts.0", "Must be an object."),
+    (schemas.NewMessage, {"id": "m", "role": "user", "artifactIds": ["a"] * 1001}, "artifactIds", "Must have at most 1,000 entries."),
+    (schemas.ConversationBody, {"archived": 1}, "archived", "Must be true or false."),
+    (schemas.MessageStep, {"append": 5}, "append", "Must be an object."),
+    (schemas.MessageStep, {}, "", "Exactly one of `append` and `part` is needed."),
+    (schemas.SyncBody, {}, "", "Nothing to save: all lists are empty."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "sent", "field", "message"), WRONG)
+def test_what_is_wrong_with_a_field_is_said_in_our_words(
+    body: type[schemas.Body], sent: dict[str, object], field: str, message: str
+) -> None:
+    with pytest.raises(ValidationError) as refused:
+        body.model_validate(sent)
+    told = orjson.loads(from_validation(refused.value).answer().get_data())["errors"]
+    assert told[0] == {"field": field, "message": message}
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(0, "0 rows"), (1, "1 row"), (2, "2 rows"), (2000, "2,000 rows")]
+)
+def test_one_of_a_thing_is_not_many(number: int, said: str) -> None:
+    assert counted(number, "row") == said

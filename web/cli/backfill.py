@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from models.core.wording import counted
 from web.cli.errors import CannotRun
 from web.cli.options import data_option
 from web.cli.session import bar, crew, json_option, print_json
@@ -74,10 +75,11 @@ def tell(file: Path, checked: Checked, done: Backfilled | None, as_json: bool) -
     for number, what in checked.bad:
         click.echo(f"{file}, line {number}: {what}", err=True)
     if checked.bad:
-        click.echo(f"{checked.bad_lines:,} bad lines: nothing was written", err=True)
+        click.echo(f"{counted(checked.bad_lines, 'bad line')}: nothing was written", err=True)
     elif done is None:
         click.echo(
-            f"{checked.conversations:,} conversations in {checked.lines:,} lines: all is right", err=True
+            f"{counted(checked.conversations, 'conversation')} in {counted(checked.lines, 'line')}: all is right",
+            err=True,
         )
     else:
         for name in done.deleted:
@@ -85,7 +87,7 @@ def tell(file: Path, checked: Checked, done: Backfilled | None, as_json: bool) -
         for name, why in done.rejected:
             click.echo(f"conversation {name} is incomplete: Postgres refuses a row ({why})", err=True)
         click.echo(
-            f"{done.conversations:,} conversations of {checked.owner}: {done.written:,} rows written, "
-            f"{done.unchanged:,} were there, {done.newer:,} are newer here",
+            f"{counted(done.conversations, 'conversation')} of {checked.owner}: {counted(done.written, 'row')} written, "
+            f"{done.unchanged:,} there already, {done.newer:,} newer here",
             err=True,
         )

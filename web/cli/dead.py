@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from models.core.wording import counted
 from web.cli.options import data_option
 from web.cli.session import bar, crew, json_option, print_json
 
@@ -76,7 +77,7 @@ def list_command(owner: str | None, conversation: str | None, as_json: bool, dat
         return
     for letter in letters:
         click.echo("\t".join(line(letter)))
-    click.echo(f"{len(letters):,} dead letters", err=True)
+    click.echo(counted(len(letters), "dead letter"), err=True)
 
 
 @command.command("show", epilog="Example: blotter dead show 0f…/m/m1 --content")
@@ -153,7 +154,7 @@ def purge_command(
     """
     wanted(refs, everything)
     if not yes:
-        what = "all dead letters chosen" if everything else f"{len(refs)} dead letters"
+        what = "all dead letters chosen" if everything else counted(len(refs), "dead letter")
         click.confirm(f"Drop {what} for good?", abort=True, err=True)
     act("purge", refs, everything, owner, conversation, as_json, data)
 
@@ -251,6 +252,6 @@ def fields_of(record: Any, *, content: bool) -> dict[str, Any]:
     for name in record.__struct_fields__:
         value = getattr(record, name)
         if name in CONTENT and not content and value is not None:
-            value = f"{len(value):,} characters"
+            value = counted(len(value), "character")
         out[name] = str(value) if name == "conversation_uid" else value
     return out

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from models.core.wording import counted
 from web.cli.options import data_option
 from web.cli.session import bar, crew, json_option, print_json
 
@@ -60,11 +61,11 @@ def sentence(drained: Drained) -> str:
     """Where it stands, and what to do."""
     said = "nothing is dirty: Postgres has everything"
     if not drained.done:
-        left = [f"{drained.dirty:,} rows are not in Postgres yet"] if drained.dirty else []
-        left += [f"{drained.blind:,} conversations wait for their base"] if drained.blind else []
+        left = [f"{counted(drained.dirty, 'row')} not in Postgres yet"] if drained.dirty else []
+        left += [f"{counted(drained.blind, 'conversation')} without its base yet"] if drained.blind else []
         said = f"the time is up: {' and '.join(left)}; `blotter status` says why"
     elif drained.dead:
         said = "nothing else is dirty"
     if drained.dead:
-        said += f"; {drained.dead:,} dead letters stay in the buffer: `blotter dead list` says why"
+        said += f"; {counted(drained.dead, 'dead letter')} left in the buffer: `blotter dead list` says why"
     return said

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from models.core.wording import counted
 from web.cli.options import data_option
 from web.cli.session import crew, json_option, print_json
 
@@ -110,6 +111,6 @@ def described(census: Census) -> dict[str, Any]:
 def sentence(census: Census) -> str:
     rows = sum(census.tables.values())
     return (
-        f"{census.conversations:,} conversations, {rows:,} rows in Postgres, {census.keys:,} keys in the buffer, "
-        f"{census.letters:,} dead letters"
+        f"{counted(census.conversations, 'conversation')}, {counted(rows, 'row')} in Postgres, {counted(census.keys, 'key')} in the buffer, "
+        f"{counted(census.letters, 'dead letter')}"
     )

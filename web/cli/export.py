@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from models.core.wording import counted
 from web.cli.errors import CannotRun
 from web.cli.options import data_option
 from web.cli.session import bar, crew, json_option, print_json
@@ -66,7 +67,9 @@ def command(owner: str, ids: tuple[str, ...], output: Path | None, as_json: bool
     if as_json:
         print_json({**done._asdict(), "owner": owner, "file": str(output), "notFound": missing})
     else:
-        click.echo(f"{done.conversations:,} conversations in {done.lines:,} lines", err=True)
+        click.echo(
+            f"{counted(done.conversations, 'conversation')} in {counted(done.lines, 'line')}", err=True
+        )
         for name in missing:
             click.echo(f"{owner} has no conversation {name}", err=True)
     if missing:

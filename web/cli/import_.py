@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import click
 
+from models.core.wording import counted
 from web.cli.errors import CannotRun
 from web.cli.options import KEYS, data_option, locate
 from web.cli.session import json_option, load_settings, print_json
@@ -303,9 +304,9 @@ def _say(run: Import, report: Mapping[str, Any], token: str, acting: str | None)
         click.echo(f"read one: {curl(run.address, report['ids'][0], token, acting)}", err=True)
     verified = "" if report["verified"] is None else f", {report['verified']} verified identical"
     click.echo(
-        f"{report['conversations']} of {len(run.chats)} conversations, {report['messages']} messages, "
-        f"{report['toolResults']} tool results, {report['characters']} characters in {report['seconds']:.1f} s"
-        f"{verified}; {len(run.errors)} errors, {len(run.mismatches)} differences"
+        f"{report['conversations']} of {counted(len(run.chats), 'conversation')}, {counted(report['messages'], 'message')}, "
+        f"{counted(report['toolResults'], 'tool result')}, {counted(report['characters'], 'character')} in {report['seconds']:.1f} s"
+        f"{verified}; {counted(len(run.errors), 'error')}, {counted(len(run.mismatches), 'difference')}"
     )
 
 

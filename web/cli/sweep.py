@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from models.core.wording import counted
 from web.cli.options import data_option
 from web.cli.session import crew, json_option, print_json
 
@@ -26,7 +27,8 @@ def command(as_json: bool, data: Path | None) -> None:
         print_json(done)
     else:
         click.echo(
-            "rang for {rung} partitions, settled {settled} items, evicted {evicted} conversations, "
-            "adopted {adopted} strays, purged {purged} rows".format(**done),
+            f"rang for {counted(done['rung'], 'partition')}, settled {counted(done['settled'], 'item')}, "
+            f"evicted {counted(done['evicted'], 'conversation')}, adopted {counted(done['adopted'], 'stray')}, "
+            f"purged {counted(done['purged'], 'row')}",
             err=True,
         )

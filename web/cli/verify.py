@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from models.core.wording import counted
 from web.cli.options import data_option
 from web.cli.session import bar, crew, json_option, print_json
 
@@ -45,15 +46,15 @@ def command(repair: bool, as_json: bool, data: Path | None) -> None:
     else:
         for found in result.left if repair else result.found:
             click.echo("\t".join(line(found)))
-        said = f"{result.conversations:,} conversations with {result.rows:,} rows: "
+        said = f"{counted(result.conversations, 'conversation')} with {counted(result.rows, 'row')}: "
         if not result.found:
             said += "all is right"
         elif repair:
-            said += f"{len(result.found):,} faults, {len(result.left):,} left after the repair"
+            said += f"{counted(len(result.found), 'fault')}, {len(result.left):,} left after the repair"
         else:
-            said += f"{len(result.found):,} faults; `blotter verify --repair` puts them right"
+            said += f"{counted(len(result.found), 'fault')}; put right by `blotter verify --repair`"
         if result.blind:
-            said += f"; {result.blind:,} wait for their base (Postgres was away)"
+            said += f"; {result.blind:,} waiting for their base (Postgres was away)"
         click.echo(said, err=True)
     if result.left:
         raise click.exceptions.Exit(1)

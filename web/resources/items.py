@@ -23,15 +23,20 @@ def step(call: Call, conversation_id: str, item_id: str) -> Response:
 
 
 def read(kind: ItemKind) -> Callable[[Call, str, str], Response]:
-    """The view that answers with one item; its tag changes with its version and when it becomes stored."""
+    """The view that answers with one item; its tag changes with its version and when it becomes stored. No tag where older
+    content may be missing (Postgres away).
+    """
 
     def view(call: Call, conversation_id: str, item_id: str) -> Response:
         item, epoch = call.pipeline.item(call.owner, conversation_id, kind, item_id)
+        body = {**render.RENDERERS[kind](item), "bufferEpoch": epoch}
+        if item.partial:
+            return render.respond({**body, "partial": True})
         etag = f"{item.record.version:x}.{int(item.stored)}.{epoch}"
         headers = {"ETag": f'"{etag}"', "Cache-Control": "private, no-cache"}
         if request.if_none_match.contains_weak(etag):
             return Response(status=304, headers=headers)
-        return render.respond({**render.RENDERERS[kind](item), "bufferEpoch": epoch}, 200, headers)
+        return render.respond(body, 200, headers)
 
     return view
 
@@ -55,7 +60,7 @@ def index(kind: ItemKind) -> Callable[[Call, str], Response]:
             call.owner, conversation_id, kind, after=query["after"], limit=query["limit"]
         )
         body = {name: [render.RENDERERS[kind](item) for item in page.items], "after": page.after}
-        return render.respond(body)
+        return render.respond({**body, "partial": True} if page.partial else body)
 
     return view
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from contextlib import suppress
 from html import escape
 from pathlib import Path
@@ -16,6 +17,8 @@ from web.call import Call, Context
 from web.observe import PAGE_POLICY
 from web.problems import KINDS, Problem
 
+#: Sentences mark code with backticks.
+_CODE = re.compile("`([^`]+)`")
 _STATIC = Path(__file__).resolve().parent.parent / "static"
 
 
@@ -82,11 +85,12 @@ def problem(_: Context, slug: str) -> Response:
     if slug not in KINDS:
         raise Problem("not-found")
     kind = KINDS[slug]
+    meaning = _CODE.sub(r"<code>\1</code>", escape(kind.meaning))
     html = (
         "<!doctype html><html lang=en><meta charset=utf-8>"
         "<link rel=icon href=/static/demo/icon.svg type=image/svg+xml>"
         f"<link rel=stylesheet href=/static/pages.css><title>{escape(kind.title)}</title>"
         f"<main><h1>{escape(kind.title)}</h1><p>Status {kind.status}, type <code>{kind.type}</code>.</p>"
-        f"<p>{escape(kind.meaning)}</p><p><a href=/docs>API</a></p></main></html>"
+        f"<p>{meaning}</p><p><a href=/docs>API</a></p></main></html>"
     )
     return Response(html, content_type="text/html; charset=utf-8")

@@ -8,6 +8,11 @@ function element(name, properties = {}, ...children) {
   return made;
 }
 
+// Descriptions mark code with backticks, one or two.
+function prose(text) {
+  return (text ?? "").split(/``?([^`]+)``?/).map((piece, index) => (index % 2 ? element("code", {}, piece) : piece));
+}
+
 function resolve(api, node) {
   if (!node || !node.$ref) return node;
   return node.$ref.slice(2).split("/").reduce((at, step) => at[step], api);
@@ -28,7 +33,7 @@ function typeOf(schema) {
 }
 
 function table(head, rows) {
-  const cells = (tag, values) => element("tr", {}, ...values.map((value) => element(tag, {}, value)));
+  const cells = (tag, values) => element("tr", {}, ...values.map((value) => element(tag, {}, ...prose(value))));
   return element("table", {}, element("thead", {}, cells("th", head)), element("tbody", {}, ...rows.map((row) => cells("td", row))));
 }
 
@@ -85,7 +90,7 @@ function tryForm(api, call) {
   for (const parameter of call.parameters) {
     const id = `${call.operation.operationId}-${parameter.in}-${parameter.name}`;
     form.append(
-      element("label", { htmlFor: id }, `${parameter.name} (${parameter.in}) ${parameter.description ?? ""}`),
+      element("label", { htmlFor: id }, `${parameter.name} (${parameter.in}) `, ...prose(parameter.description)),
       element("input", { id, name: `${parameter.in}:${parameter.name}`, required: parameter.in === "path", autocomplete: "off" }),
     );
   }
@@ -114,9 +119,9 @@ function callDetails(api, path, method, operation) {
   });
   const title = element("summary", {},
     element("span", { className: "method" }, call.method), element("code", {}, path), ` ${operation.summary}`);
-  const about = `${operation.operationId}. ${operation.description ?? ""}`;
+  const about = [`${operation.operationId}. `, ...prose(operation.description)];
   const server = operation.servers ? [element("p", {}, "Server: ", element("code", {}, operation.servers[0].url))] : [];
-  return element("details", { id: operation.operationId }, title, element("p", { className: "quiet" }, about), ...server,
+  return element("details", { id: operation.operationId }, title, element("p", { className: "quiet" }, ...about), ...server,
     table(["Status", "", "Body"], answers), ...tryForm(api, call));
 }
 
@@ -125,11 +130,11 @@ function schemaDetails(name, schema) {
   const rows = Object.entries(schema.properties ?? {}).map(([field, shape]) =>
     [required.has(field) ? `${field} *` : field, typeOf(shape), shape.description ?? ""]);
   return element("details", { id: `schema-${name}` }, element("summary", {}, element("code", {}, name)),
-    element("p", {}, schema.description ?? ""), table(["Field", "Type", ""], rows));
+    element("p", {}, ...prose(schema.description)), table(["Field", "Type", ""], rows));
 }
 
 function show(api) {
-  byId("about").textContent = api.info.description;
+  byId("about").replaceChildren(...prose(api.info.description));
   const tags = new Map(api.tags.map((tag) => [tag.name, []]));
   for (const [path, methods] of Object.entries(api.paths))
     for (const [method, operation] of Object.entries(methods))

@@ -229,25 +229,28 @@ class ConversationPage(TypedDict, total=False):
     degraded: bool
 
 
-class MessagePage(TypedDict):
+class MessagePage(TypedDict, total=False):
     """Messages in order."""
 
     messages: list[Message]
     after: str | None
+    partial: bool
 
 
-class ToolResultPage(TypedDict):
+class ToolResultPage(TypedDict, total=False):
     """Tool results in order."""
 
     toolResults: list[ToolResult]
     after: str | None
+    partial: bool
 
 
-class ArtifactPage(TypedDict):
+class ArtifactPage(TypedDict, total=False):
     """Artifacts in order."""
 
     artifacts: list[Artifact]
     after: str | None
+    partial: bool
 
 
 class ArtifactVersionPage(TypedDict):
