@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -98,7 +99,6 @@ def test_the_step_for_a_folder_is_to_start_what_ran_there(tmp_path: Path) -> Non
 
 def test_watching_goes_on_until_interrupted(chat: CrewRig, blotter: Console) -> None:
     come_alive(chat)
-    assert blotter("status", "--watch", "--json", exits=2).stdout == ""
     argv = [str(Path(sys.executable).with_name("blotter")), "status", "--watch", "--every", "0.1"]
     environ = {**os.environ, **blotter.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
@@ -114,3 +114,30 @@ def test_watching_goes_on_until_interrupted(chat: CrewRig, blotter: Console) -> 
         rest, said = watching.communicate(timeout=20)
     assert watching.returncode == 0, said
     assert "Traceback" not in rest + said
+
+
+def test_watching_with_json_is_a_document_a_line_and_the_exit_code_is_of_the_last(
+    chat: CrewRig, blotter: Console
+) -> None:
+    come_alive(chat)
+    argv = [str(Path(sys.executable).with_name("blotter")), "status", "--watch", "--json", "--every", "0.1"]
+    environ = {**os.environ, **blotter.environ}
+    with subprocess.Popen(
+        argv, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as watching:
+        assert watching.stdout is not None
+        first = json.loads(watching.stdout.readline())
+        assert (first["level"], first["figures"]["dirtyItems"]) == ("green", 0)
+        chat.reject_poison()
+        chat.say("c", "m1", "poison")
+        chat.flush_once()
+        at = first["at"]
+        for line in watching.stdout:
+            found = json.loads(line)
+            assert found["at"] > at
+            at = found["at"]
+            if found["level"] == "amber":
+                break
+        watching.send_signal(signal.SIGINT)
+        _, said = watching.communicate(timeout=20)
+    assert watching.returncode == 1, said

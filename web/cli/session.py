@@ -86,6 +86,13 @@ def print_json(document: object) -> None:
     click.echo(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
 
 
+def print_line(document: object) -> None:
+    """One of many documents on stdout, each a line, at once."""
+    import orjson
+
+    click.echo(orjson.dumps(document).decode())
+
+
 def json_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds `--json` (argument `as_json`)."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)

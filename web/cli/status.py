@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +15,7 @@ import click
 from models.errors import BlotterError, BufferUnavailable, SettingsError
 from web.cli.errors import CannotRun
 from web.cli.options import SERVERS, address, data_option, locate
-from web.cli.session import crew, json_option, print_json
+from web.cli.session import crew, json_option, print_json, print_line
 
 if TYPE_CHECKING:
     from models.pipeline.crew import Crew
@@ -48,10 +49,10 @@ SHOWN: Final = (
 def command(watch: bool, every_s: float, as_json: bool, data: Path | None) -> None:
     """Tell whether all is well: green, amber or red, the reason, and the next step.
 
-    Exit code: 0 green, 1 amber, 2 red (also: nothing answers).
+    With --watch and --json, a document a line, each with the time `at` which it was so.
+
+    Exit code: 0 green, 1 amber, 2 red (also: nothing answers); with --watch, of the last look.
     """
-    if watch and as_json:
-        raise click.UsageError("--json prints one document; without --watch")
     found = look(data, tells=True)
     try:
         present(found, as_json=as_json, over=watch)
@@ -65,12 +66,14 @@ def command(watch: bool, every_s: float, as_json: bool, data: Path | None) -> No
 
 
 def present(found: dict[str, Any], *, as_json: bool, over: bool) -> None:
-    """Print it; ``over``: on a cleared terminal."""
-    if over and sys.stdout.isatty():
-        click.clear()
-    if as_json:
+    """Print it; ``over``: as one of many, a terminal is cleared before it."""
+    if as_json and over:
+        print_line({"at": datetime.now(UTC).isoformat(timespec="milliseconds"), **found})
+    elif as_json:
         print_json(found)
     else:
+        if over and sys.stdout.isatty():
+            click.clear()
         show(found)
 
 
