@@ -122,6 +122,7 @@ function record(stream, blotter, chatId, { continued, parentId, abortSignal }) {
   let folding = Promise.resolve();
   let shown = continued ? structuredClone(continued) : null;
   let size = 0;
+  let seen = 0;
   let ended = false;
 
   const begin = (id) => {
@@ -133,6 +134,7 @@ function record(stream, blotter, chatId, { continued, parentId, abortSignal }) {
   const fold = async (snapshots) => {
     for await (const snapshot of snapshots) {
       shown = snapshot;
+      seen++;
       const now = lengthOf(snapshot);
       if (!reply.ended) reply.show(fieldsOf(snapshot), { chars: Math.max(1, now.text - size), now: now.tools !== tools });
       size = now.text;
@@ -145,6 +147,8 @@ function record(stream, blotter, chatId, { continued, parentId, abortSignal }) {
     if (ended) return;
     ended = true;
     if (reply === null) return;
+    // Steps make no snapshot. Chat shows those of a message that is nothing else: this asks for one, and changes nothing.
+    if (seen < 2 && !continued) copy.enqueue({ type: "start", messageId: reply.id });
     copy.close();
     await folding.catch(() => {});
     const fields = shown ? fieldsOf(shown) : {};

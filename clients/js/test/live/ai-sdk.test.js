@@ -191,6 +191,21 @@ test("regenerating and editing make branches; loading follows the path that was 
   await blotter.dispose();
 });
 
+test("of a reply that came to nothing, the steps are stored as the SDK shows them", async () => {
+  const blotter = open();
+  const empty = [{ type: "start-step" }, { type: "finish-step" }];
+  const [said, nothing] = [["r1", [{ type: "start-step" }, ...words("t", "Something."), { type: "finish-step" }]], ["r2", []]].map(
+    ([messageId, chunks]) => [{ type: "start", messageId }, ...chunks, ...empty, { type: "finish" }],
+  );
+  const chat = new Chat({ id: newChat(), transport: withBlotter(player(said, nothing), blotter) });
+  await chat.sendMessage({ text: "first" });
+  await chat.sendMessage({ text: "second" });
+  await blotter.flush();
+  assert.deepEqual(chat.messages.at(-1).parts, [{ type: "step-start" }]);
+  await assertStored(chat);
+  await blotter.dispose();
+});
+
 for (let seed = 1; seed <= 8; seed++) {
   test(`random chunks over a bad network are stored as the SDK has them (seed ${seed})`, async () => {
     const random = dice(seed);
