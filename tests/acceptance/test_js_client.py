@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -107,11 +108,52 @@ def test_the_package_holds_the_modules_and_their_types_alone(node: str) -> None:
     modules = {
         f"{name}{ending}" for name in ("blotter", "ai-sdk", "assistant-ui") for ending in (".js", ".d.ts")
     }
-    assert {file["path"] for file in package["files"]} == {"package.json", "README.md", *modules}
+    parts = {f"blotter/{path.name}" for path in (CLIENT / "blotter").glob("*.js")}
+    assert {file["path"] for file in package["files"]} == {"package.json", "README.md", *modules, *parts}
 
 
-def test_web_serves_the_module_as_it_is(blotter: Rig) -> None:
-    answer = httpx.get(f"{blotter.environ['BASE_URL']}/static/blotter.js")
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].split(";")[0] in ("text/javascript", "application/javascript")
-    assert answer.content == (CLIENT / "blotter.js").read_bytes()
+@pytest.mark.timeout(200)
+def test_the_package_works_where_it_is_installed(node: str, tmp_path: Path) -> None:
+    packed = subprocess.run(
+        ["npm", "pack", "--json", "--pack-destination", str(tmp_path)],
+        cwd=CLIENT,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+    )
+    [package] = json.loads(packed.stdout)
+    folder = tmp_path / "node_modules" / "blotter-client"
+    folder.mkdir(parents=True)
+    with tarfile.open(tmp_path / package["filename"]) as archive:
+        archive.extractall(folder, filter="data")
+    (folder / "package").rename(folder.with_name("unpacked"))
+    folder.rmdir()
+    folder.with_name("unpacked").rename(folder)
+    script = """
+        import { createBlotter, LIMITS, foldEvent } from "blotter-client";
+        import { historyAdapter } from "blotter-client/assistant-ui";
+        const blotter = createBlotter({ baseUrl: "http://127.0.0.1:1", token: "t" });
+        blotter.saveUserMessage("c", { id: "m", content: "kept" });
+        console.log(blotter.unsaved, LIMITS.appendChars, typeof foldEvent, typeof historyAdapter);
+        await blotter.dispose();
+    """
+    done = subprocess.run(
+        [node, "--input-type=module", "-e", script],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert (done.stdout.split(), done.stderr) == (["1", "100", "function", "function"], "")
+
+
+def test_web_serves_the_modules_as_they_are(blotter: Rig) -> None:
+    modules = ["blotter.js", *(f"blotter/{path.name}" for path in (CLIENT / "blotter").glob("*.js"))]
+    assert len(modules) > 1
+    for module in modules:
+        answer = httpx.get(f"{blotter.environ['BASE_URL']}/static/{module}")
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].split(";")[0] in ("text/javascript", "application/javascript")
+        assert answer.content == (CLIENT / module).read_bytes()

@@ -221,7 +221,8 @@ def test_the_frame_allows_no_script_but_its_own_and_no_network(page: FlaskClient
 
 
 @pytest.mark.parametrize(
-    "name", ["blotter.js", "demo/main.js", "demo/chat.css", "demo/frame.js", "demo/icon.svg"]
+    "name",
+    ["blotter.js", "blotter/client.js", "demo/main.js", "demo/chat.css", "demo/frame.js", "demo/icon.svg"],
 )
 def test_the_pages_files_are_served(page: FlaskClient, name: str) -> None:
     answer = page.get(f"/static/{name}")

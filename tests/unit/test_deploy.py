@@ -54,6 +54,23 @@ def test_the_image_copies_what_exists_runs_as_nobody_and_asks_for_its_health() -
     assert not re.search(r"(?i)secret|password", text)
 
 
+def test_the_image_holds_what_the_links_among_the_static_files_lead_to() -> None:
+    copied = {
+        source
+        for sources in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile(), re.MULTILINE)
+        for source in sources.split()
+    }
+    ignored = (ROOT / "deploy/Dockerfile.dockerignore").read_text().splitlines()
+    sent = {line.removeprefix("!") for line in ignored if line.startswith("!")}
+    links = [path for path in (ROOT / "web" / "static").rglob("*") if path.is_symlink()]
+    assert links
+    for link in links:
+        target = link.resolve().relative_to(ROOT)
+        within = {str(target), *map(str, target.parents)}
+        assert within & copied, f"{link} leads to {target}, which is not copied"
+        assert within & sent, f"{link} leads to {target}, which is not sent to the builder"
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_the_entry_point_becomes_what_the_procfile_says(program: str, tmp_path: Path) -> None:
     """A stand-in for Python is found first; it tells its arguments."""

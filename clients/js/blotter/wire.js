@@ -1,0 +1,205 @@
+/**
+ * The way to the server: requests with the bearer token, reads that are tried again, and the stream of events.
+ *
+ * @module blotter/wire
+ */
+
+import { backoffMs, BlotterError, retryAfterMs, TRANSIENT } from "./errors.js";
+import { serverSentEvents } from "./events.js";
+import { utf8Length } from "./text.js";
+
+/** UTF-8 as a header carries it: a character a byte. */
+const byteString = (text) => String.fromCharCode(...new TextEncoder().encode(text));
+
+/** The `sub` of a JWT, unchecked: it only keeps one person's outbox from another's. */
+function subjectOf(token) {
+  try {
+    const text = atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/"));
+    return JSON.parse(new TextDecoder().decode(Uint8Array.from(text, (char) => char.charCodeAt(0)))).sub ?? null;
+  } catch {
+    return null;
+  }
+}
+
+export class Wire {
+  /** Requests under way. */
+  flights = 0;
+  /** Bytes of the keepalive bodies under way. */
+  keepaliveBytes = 0;
+  #env;
+  #limits;
+  #base;
+  #events;
+  #token;
+  #tokenText = null;
+  #owner;
+  #account;
+  #closed = false;
+  #requests = new Set(); // the controllers of those under way
+
+  constructor({ baseUrl, eventsUrl, token, owner }, env, limits) {
+    this.#env = env;
+    this.#limits = limits;
+    this.#base = (baseUrl ?? "").replace(/\/+$/, "");
+    this.#events = (eventsUrl ?? this.#base).replace(/\/+$/, "");
+    this.#owner = owner;
+    this.setToken(token);
+  }
+
+  setToken(token) {
+    this.#token = token;
+    this.#tokenText = typeof token === "string" ? token : null;
+  }
+
+  /** Whose things these are, on which server; undefined until it was asked for. */
+  get account() {
+    return this.#account;
+  }
+
+  /** Asks for it; null where the token is not to be had yet. */
+  async findAccount() {
+    if (this.#account === undefined) {
+      let name = this.#owner;
+      if (name === undefined) {
+        const token = await this.bearer().catch(() => null);
+        name = subjectOf(token);
+        if (name === null && token === null) return null; // who it is will be known later
+      }
+      this.#account = `${this.#base}\n${name ?? ""}`;
+    }
+    return this.#account;
+  }
+
+  /** Ends what is under way; nothing is tried again. */
+  close() {
+    this.#closed = true;
+    for (const controller of this.#requests) controller.abort();
+  }
+
+  /** The token; `fresh`: another than the last one, where it can be asked for. */
+  async bearer(fresh = false) {
+    if (typeof this.#token !== "function") return this.#tokenText;
+    if (fresh || this.#tokenText === null) this.#tokenText = await this.#token({ fresh });
+    return this.#tokenText;
+  }
+
+  /**
+   * One request, with a fresh token once after a 401. Resolves to the body; throws BlotterError.
+   *
+   * Without an await before `fetch` where a token is known: a page that goes away runs no microtasks later.
+   */
+  call(method, path, { text, headers = {}, controller = new AbortController(), keepalive = false, beside = false } = {}) {
+    const attempt = (bearer) => {
+      const sent = { Accept: "application/json", ...headers };
+      if (bearer) sent.Authorization = `Bearer ${bearer}`;
+      if (this.#owner !== undefined) sent["Blotter-Owner"] = byteString(this.#owner);
+      if (text !== undefined) sent["Content-Type"] = "application/json";
+      const init = { method, headers: sent, body: text, signal: controller.signal };
+      if (keepalive) init.keepalive = true;
+      return this.#env.fetch(this.#base + path, init);
+    };
+    const known = this.#tokenText ?? (typeof this.#token === "function" ? null : "");
+    const bytes = keepalive && text ? utf8Length(text) : 0;
+    this.keepaliveBytes += bytes;
+    if (!beside) this.flights++;
+    this.#requests.add(controller);
+    const timer = this.#env.setTimeout(() => controller.abort(), this.#limits.requestMs);
+    const finish = () => {
+      this.keepaliveBytes -= bytes;
+      if (!beside) this.flights--;
+      this.#requests.delete(controller);
+      this.#env.clearTimeout(timer);
+    };
+    let first;
+    try {
+      first = known === null ? this.bearer(false).then(attempt) : attempt(known);
+    } catch (error) {
+      first = Promise.reject(error);
+    }
+    return this.#read(first, attempt).finally(finish);
+  }
+
+  async #read(first, attempt) {
+    let response;
+    try {
+      response = await first;
+      if (response.status === 401 && typeof this.#token === "function") {
+        await response.body?.cancel();
+        response = await attempt(await this.bearer(true));
+      }
+      const type = response.headers.get("Content-Type") ?? "";
+      const body = /[/+]json/.test(type) ? await response.json() : (await response.text(), undefined);
+      if (response.ok || response.status === 304) return body;
+      throw new BlotterError(response.status, body ?? {}, retryAfterMs(response.headers.get("Retry-After"), this.#env.now()));
+    } catch (error) {
+      if (error instanceof BlotterError) throw error;
+      throw new BlotterError(0, {}, 0, error);
+    }
+  }
+
+  /** A read that is tried again while nobody answers. */
+  async get(path, { tries = 4, signal } = {}) {
+    for (let failures = 0; ; failures++) {
+      try {
+        const controller = new AbortController();
+        signal?.addEventListener("abort", () => controller.abort(), { once: true });
+        return await this.call("GET", path, { controller });
+      } catch (error) {
+        if (!TRANSIENT.has(error.status) || failures + 1 >= tries || signal?.aborted || this.#closed) throw error;
+        const wait = backoffMs(failures, error.retryAfterMs, this.#env.random, this.#limits);
+        await new Promise((next) => this.#env.setTimeout(next, wait));
+      }
+    }
+  }
+
+  /**
+   * Follows a stream of events from `place.offset` on, and keeps that in step; reconnects until `controller` aborts.
+   *
+   * Returns when the stream is closed; throws where it cannot go on. What `onEvent` and `onUpToDate` return is waited for.
+   */
+  async follow(path, place, controller, { onEvent, onUpToDate }) {
+    let failures = 0;
+    let fresh = false;
+    while (!controller.signal.aborted && !this.#closed) {
+      let wait = 0;
+      try {
+        const query = new URLSearchParams({ offset: place.offset, live: "sse" });
+        const bearer = await this.bearer(fresh);
+        fresh = false;
+        const headers = { Accept: "text/event-stream" };
+        if (bearer) headers.Authorization = `Bearer ${bearer}`;
+        if (this.#owner !== undefined) headers["Blotter-Owner"] = byteString(this.#owner);
+        const response = await this.#env.fetch(`${this.#events}${path}?${query}`, { headers, signal: controller.signal });
+        if (response.status === 401 && typeof this.#token === "function" && failures === 0) {
+          fresh = true;
+          failures++;
+          await response.body?.cancel();
+          continue;
+        }
+        if (!response.ok) {
+          const body = await response.json().catch(() => ({}));
+          throw new BlotterError(response.status, body, retryAfterMs(response.headers.get("Retry-After"), this.#env.now()));
+        }
+        for await (const { event, data } of serverSentEvents(response.body)) {
+          failures = 0;
+          if (event === "data") {
+            const values = JSON.parse(data);
+            for (const value of Array.isArray(values) ? values : [values]) await onEvent(value);
+          } else if (event === "control") {
+            const control = JSON.parse(data);
+            if (control.streamNextOffset !== undefined) place.offset = String(control.streamNextOffset);
+            if (control.upToDate) await onUpToDate(place.offset);
+            if (control.streamClosed) return;
+          }
+          if (controller.signal.aborted) return;
+        }
+      } catch (error) {
+        if (controller.signal.aborted) return;
+        if (error instanceof BlotterError && !TRANSIENT.has(error.status)) throw error;
+        wait = error instanceof BlotterError ? error.retryAfterMs : 0;
+      }
+      const ms = backoffMs(failures++, wait, this.#env.random, this.#limits);
+      await new Promise((next) => this.#env.setTimeout(next, ms));
+    }
+  }
+}
