@@ -196,11 +196,17 @@ def test_a_journal_set_back_is_not_applied_over_what_came_after_it(
     assert chat.stored("c")["m2"].deleted_ms is not None
 
 
+@pytest.mark.parametrize("ahead_us", [0, 3_600_000_000])
 def test_a_journal_that_only_saw_its_server_start_anew_is_applied(
-    chat: CrewRig, postgres: RunningPostgres
+    chat: CrewRig, postgres: RunningPostgres, ahead_us: int
 ) -> None:
+    """Also where the base was saved under a clock that was ahead."""
+    chat.buffer.now_us = ahead_us and chat.buffer.now_ms() * 1000 + ahead_us
     chat.say("c", "m1", "base")
-    chat.evict("c")
+    chat.buffer.now_us = 0
+    chat.flush("c")
+    keys = chat.place("c").keys
+    chat.buffer.client.unlink(keys.rows(chat.place("c").hex), keys.bodies(chat.place("c").hex))
     with away(chat, postgres):
         chat.say("c", "m1", "blind")
         EarlierBuffer(chat).set_back()

@@ -167,9 +167,11 @@ end
 
 -- A journal of another buffer epoch may be a copy set back: it was applied once, and what Postgres got after it is newer.
 -- While it waited nothing was flushed, so a row that Postgres has newer than the entry has the entry behind it. (A server
--- that was only started anew looks the same; there no row is that new, unless the clock went back as well.)
+-- that was only started anew looks the same; there a row is that new only if the clock went back since, which shows while
+-- its version lies ahead of the clock.)
 local function applied_before(entry, r)
-  return entry.e and entry.e ~= meta[1] and entry.c.op ~= 'delete' and r ~= nil and (r.z or 0) > entry.u
+  if not entry.e or entry.e == meta[1] or entry.c.op == 'delete' or not r then return false end
+  return (r.z or 0) > entry.u and r.z <= NOW_US + 1000000
 end
 
 local items, journal, lost = {}, {}, {}
