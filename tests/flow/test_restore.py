@@ -1,0 +1,161 @@
+"""Postgres is set back to a backup while the buffer lives on: what Blotter does by itself, what `verify --repair` puts
+right, and what is gone (deploy/RUNBOOK.md, Postgres restored).
+
+The backup is a copy of the database, the restore puts it in its place: what a restore to a point in time is to a client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from models.core import commands as c
+from tests.acceptance.console import Console
+from tests.flow.crews import CrewRig, crew_rig
+from tests.servers import RunningPostgres
+
+
+class Backups:
+    """Copies of the rig's database. Whoever is connected to it is thrown out, as when a server is stopped."""
+
+    def __init__(self, server: RunningPostgres, url: str) -> None:
+        self._admin = server.server.url_of("postgres")
+        self._name = url.rpartition("/")[2]
+
+    def take(self) -> None:
+        self._do("CREATE DATABASE {} TEMPLATE {}", f"{self._name}_backup", self._name)
+
+    def restore(self) -> None:
+        self._do("DROP DATABASE {} WITH (FORCE)", self._name)
+        self._do("ALTER DATABASE {} RENAME TO {}", f"{self._name}_backup", self._name)
+
+    def _do(self, statement: str, *names: str) -> None:
+        with psycopg.connect(self._admin, autocommit=True) as connection:
+            connection.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [self._name]
+            )
+            connection.execute(sql.SQL(statement).format(*map(sql.Identifier, names)))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def backups(postgres_server: RunningPostgres, database_url: str) -> Backups:
+    return Backups(postgres_server, database_url)
+
+
+@pytest.fixture
+def chat(buffer_url: str, database_url: str) -> Iterator[CrewRig]:
+    with crew_rig(buffer_url, database_url) as made:
+        yield made
+
+
+@pytest.fixture
+def blotter(chat: CrewRig) -> Console:
+    return Console(chat)
+
+
+@contextmanager
+def set_back(chat: CrewRig, backups: Backups) -> Iterator[None]:
+    """What is done in the block is younger than the backup that is restored after it."""
+    for name in ("hot", "deleted", "cold"):
+        chat.say(name, "m1", "before")
+        chat.save(name, c.put("t", "t1", {"message_id": "m1", "tool_name": "x", "output": {"a": 1}}))
+        chat.save(name, c.put("a", "a1", {"message_id": "m1", "content": "one"}))
+        stored(chat, name)
+    backups.take()
+    yield
+    backups.restore()
+
+
+def stored(chat: CrewRig, name: str) -> None:
+    """As workers do it."""
+    chat.flush_once(name)
+    assert chat.due(name) == []
+
+
+def after(chat: CrewRig) -> None:
+    """Saves after the backup: all stored, but one; one conversation has left the buffer."""
+    chat.say("hot", "m1", "after")
+    chat.say("hot", "m2", "new")
+    chat.save("hot", c.put("a", "a1", {"content": "two"}))
+    chat.say("new", "m1", "all of it new")
+    chat.save("deleted", c.Delete("m", "m1"))
+    for name in ("hot", "new", "deleted"):
+        stored(chat, name)
+    chat.say("cold", "m2", "stored, and left the buffer")
+    stored(chat, "cold")
+    place = chat.place("cold")
+    assert chat.buffer.evict(place.keys, place.hex, 0) == 1
+    chat.say("hot", "m3", "not stored yet")
+
+
+def test_what_is_hot_is_read_on_and_repaired_from_the_buffer(
+    chat: CrewRig, blotter: Console, backups: Backups
+) -> None:
+    with set_back(chat, backups):
+        after(chat)
+    texts = [("m1", "after"), ("m2", "new"), ("m3", "not stored yet")]
+    assert chat.texts("hot") == texts, "readers notice nothing"
+    assert chat.texts("cold") == [("m1", "before")], "what had left the buffer is as old as the backup"
+
+    found = blotter.json("verify", exits=1)
+    assert {fault["kind"] for fault in found["faults"]} == {"row-lost"}
+    assert {fault["conversation"] for fault in found["faults"]} == {"hot", "new", "deleted"}
+    assert blotter.json("verify", "--repair")["left"] == []
+    for name in ("hot", "new", "deleted"):
+        stored(chat, name)
+    assert blotter.json("verify")["faults"] == []
+    chat.assert_clean("hot", "new", "cold")
+    assert list(chat.stored_texts("hot").items()) == texts
+    assert chat.stored_texts("new") == {"m1": "all of it new"}
+    assert chat.stored("deleted")["m1"].deleted_ms is not None, "what was deleted stays deleted"
+
+
+def test_before_the_repair_saves_and_flushes_go_on_and_hide_nothing(
+    chat: CrewRig, blotter: Console, backups: Backups
+) -> None:
+    """A worker that is quicker than the operator commits what is dirty, and leaves the rest to be found."""
+    with set_back(chat, backups):
+        after(chat)
+    chat.say("hot", "m2", "newer")
+    chat.say("cold", "m3", "on the older base")
+    for name in ("hot", "cold"):
+        stored(chat, name)
+    assert chat.stored_texts("hot")["m1"] == "before"
+    assert blotter.json("verify", "--repair")["left"] == []
+    for name in ("hot", "new", "deleted"):
+        stored(chat, name)
+    chat.assert_clean("hot", "new", "cold")
+    assert chat.stored_texts("hot") == {"m1": "after", "m2": "newer", "m3": "not stored yet"}
+    assert chat.texts("cold") == [("m1", "before"), ("m3", "on the older base")]
+
+
+def test_what_leaves_the_buffer_before_the_repair_is_gone(
+    chat: CrewRig, blotter: Console, backups: Backups
+) -> None:
+    """Why the runbook stops workers and beat first: they evict what they take for stored."""
+    with set_back(chat, backups):
+        after(chat)
+    place = chat.place("new")
+    assert chat.buffer.evict(place.keys, place.hex, 0) == 1
+    assert blotter.json("verify", "--repair")["left"] == []
+    assert chat.stored_texts("new") == {}
+
+
+def test_versions_of_artifacts_younger_than_the_backup_are_gone_but_for_the_last(
+    chat: CrewRig, blotter: Console, backups: Backups
+) -> None:
+    with set_back(chat, backups):
+        for content in ("two", "three"):
+            chat.save("hot", c.put("a", "a1", {"content": content}))
+            stored(chat, "hot")
+    assert blotter.json("verify", "--repair")["left"] == []
+    stored(chat, "hot")
+    chat.assert_clean("hot")
+    versions = chat.pipeline.artifact_versions("ann", "hot", "a1", after=None, limit=10)
+    assert [(each.number, each.content) for each in versions] == [(1, "one")]
+    item, _ = chat.pipeline.item("ann", "hot", "a", "a1")
+    assert item.record.content == "three"
