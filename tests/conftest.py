@@ -71,7 +71,12 @@ def template_database(postgres_server: RunningPostgres) -> str:
     from models.postgres.migrate import upgrade
 
     postgres_server.server.create_database("template_blotter")
-    upgrade(postgres_server.server.url_of("template_blotter"))
+    url = postgres_server.server.url_of("template_blotter")
+    upgrade(url)
+    if partitions := os.environ.get("BLOTTER_TEST_PARTITIONED"):
+        from tests.postgres.partitioned import partition
+
+        partition(url, int(partitions))
     return "template_blotter"
 
 
