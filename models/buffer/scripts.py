@@ -163,6 +163,8 @@ def translate(error: RedisError) -> Exception:
         return BufferFull("the buffer is at its maxmemory")
     if isinstance(error, RedisTimeoutError):
         return BufferSlow("the buffer did not answer in time")
+    if isinstance(error, AuthenticationError):
+        return BufferUnavailable("the buffer refuses this user or password")
     if isinstance(error, RedisConnectionError):
         return BufferUnavailable(f"the buffer did not answer ({type(error).__name__})")
     text = str(error)

@@ -34,8 +34,7 @@ def test_a_timeout_is_exit_code_1_and_says_what_is_left(chat: CrewRig, blotter: 
     assert chat.buffer.begin(chat.place("c").keys, "another").state == "taken"
     assert blotter.json("drain", "--timeout", "0.2", exits=1)["dirty"] == 2
     assert (
-        "2 rows not in Postgres yet; `blotter status`"
-        in blotter("drain", "--timeout", "0", exits=1).stderr
+        "2 rows not in Postgres yet; `blotter status`" in blotter("drain", "--timeout", "0", exits=1).stderr
     )
 
 

@@ -69,6 +69,23 @@ def test_wrong_usage(arguments: tuple[str, ...], files: dict[str, str]) -> None:
     assert run(arguments, files, "--no-such-option").exit_code == 2
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("export", "--owner", ""),
+        ("erase", "", "--yes"),
+        ("backfill", "EXPORT", "--owner", " "),
+        ("dead", "list", "--owner", "a\nb"),
+        ("token", "ä" * 129),
+        ("import", "CHATS", "--owner", ""),
+    ],
+)
+def test_an_owner_whom_web_would_not_know(arguments: tuple[str, ...], files: dict[str, str]) -> None:
+    result = run(arguments, files)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "must not be empty" in result.stderr or "must be 1 to 256 bytes" in result.stderr
+
+
 @pytest.mark.parametrize("arguments", ASKING + OTHERS)
 def test_a_folder_without_a_running_blotter(
     arguments: tuple[str, ...], files: dict[str, str], tmp_path: Path

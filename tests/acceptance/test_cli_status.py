@@ -83,6 +83,18 @@ def test_an_address_that_does_not_serve_is_said_once_with_the_step_that_helps(
     assert "PASSWORD" not in result.output
 
 
+def test_a_password_that_the_buffer_refuses_is_told_from_a_buffer_that_is_away(blotter: Console) -> None:
+    blotter.environ["REDIS_URL"] = blotter.environ["REDIS_URL"].replace(
+        "redis://", "redis://nobody:SECRET@", 1
+    )
+    said = blotter("status", exits=2).stdout
+    assert (
+        "the buffer refuses this user or password\n  → correct REDIS_URL in the environment (127.0.0.1:"
+        in said
+    )
+    assert "SECRET" not in said
+
+
 def test_the_step_for_a_folder_is_to_start_what_ran_there(tmp_path: Path) -> None:
     names = (
         "DATABASE_URL=postgresql://h/d",
@@ -91,10 +103,7 @@ def test_the_step_for_a_folder_is_to_start_what_ran_there(tmp_path: Path) -> Non
     )
     (tmp_path / "env").write_text("\n".join(names))
     said = CliRunner().invoke(main, ["status", "--data", str(tmp_path)]).stdout
-    assert (
-        f"start the buffer, or all of it: `blotter up --data {tmp_path}` ({tmp_path}/env names 127.0.0.1:1/0)"
-        in said
-    )
+    assert f"start all of it: `blotter up --data {tmp_path}` ({tmp_path}/env names 127.0.0.1:1/0)" in said
 
 
 def test_watching_goes_on_until_interrupted(chat: CrewRig, blotter: Console) -> None:

@@ -9,7 +9,7 @@ import click
 
 from models.core.wording import counted
 from web.cli.errors import CannotRun
-from web.cli.options import data_option
+from web.cli.options import Owner, data_option
 from web.cli.session import bar, crew, json_option, print_json
 
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Example: blotter backfill ann.jsonl")
 @click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--owner", help="Whose the conversations become. Default: the owner whom the file names.")
+@click.option(
+    "--owner", type=Owner(), help="Whose the conversations become. Default: the owner whom the file names."
+)
 @click.option(
     "--check", "only_check", is_flag=True, help="Read the file, say what is wrong with it, write nothing."
 )
@@ -33,8 +35,6 @@ def command(file: Path, owner: str | None, only_check: bool, as_json: bool, data
     Exit code: 0 all of it is there now, 1 the file has bad lines, or something was left out (each is named), 2 the buffer or
     Postgres does not answer.
     """
-    if owner is not None and not owner.strip():
-        raise click.BadParameter("must not be empty", param_hint="--owner")
     from models.pipeline.backfill import Backfiller, check
 
     try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from models.core.wording import counted
-from web.cli.options import data_option
+from web.cli.options import Owner, data_option
 from web.cli.session import bar, crew, json_option, print_json
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def filters(function: Callable[..., Any]) -> Callable[..., Any]:
         ("--conversation", "Only of this conversation; needs --owner, and then looks nowhere else."),
         ("--owner", "Only of this owner's conversations."),
     ):
-        function = click.option(name, help=text)(function)
+        function = click.option(name, type=Owner() if name == "--owner" else str, help=text)(function)
     return function
 
 

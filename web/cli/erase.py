@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from models.core.wording import counted
-from web.cli.options import data_option
+from web.cli.options import Owner, data_option
 from web.cli.session import crew, json_option, print_json
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ KEPT: Final = (
 
 
 @click.command(epilog="Example: blotter erase ann --yes --json > proof.json")
-@click.argument("owner")
+@click.argument("owner", type=Owner())
 @click.option("--yes", is_flag=True, help="Do not ask. What is erased is lost.")
 @click.option(
     "--timeout",
@@ -47,8 +47,6 @@ def command(owner: str, yes: bool, timeout_s: float, as_json: bool, data: Path |
     Exit code: 0 nothing is left, 1 something is (or the append-only file could not be rewritten, or you said no), 2 the buffer
     or Postgres does not answer.
     """
-    if not owner.strip():
-        raise click.BadParameter("must not be empty", param_hint="OWNER")
     with crew(data, rings=True) as made:
         from models.pipeline.erase import Eraser
 

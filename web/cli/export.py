@@ -13,12 +13,12 @@ import click
 
 from models.core.wording import counted
 from web.cli.errors import CannotRun
-from web.cli.options import data_option
+from web.cli.options import Owner, data_option
 from web.cli.session import bar, crew, json_option, print_json
 
 
 @click.command(epilog="Example: blotter export --owner ann -o ann.jsonl --json")
-@click.option("--owner", required=True, help="Whose conversations.")
+@click.option("--owner", type=Owner(), required=True, help="Whose conversations.")
 @click.option(
     "--conversation",
     "ids",

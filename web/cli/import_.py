@@ -19,7 +19,7 @@ import click
 
 from models.core.wording import counted
 from web.cli.errors import CannotRun
-from web.cli.options import KEYS, data_option, locate
+from web.cli.options import KEYS, Owner, data_option, locate
 from web.cli.session import json_option, load_settings, print_json
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Import:
     metavar="FILE...",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
-@click.option("--owner", help="Whose conversations they become. Default: the owner of --token.")
+@click.option("--owner", type=Owner(), help="Whose conversations they become. Default: the owner of --token.")
 @click.option("--url", help="Address of the API. Default: the running Blotter's.")
 @click.option(
     "--token",
@@ -234,10 +234,6 @@ def identity(
     owner: str | None, given: str | None, settings: Settings | None
 ) -> tuple[str, str | None, str | Callable[[], str]]:
     """(owner, the owner to act for if it is not the token's own, a token or who mints one)."""
-    from web.cli.token import checked_owner
-
-    if owner is not None:
-        checked_owner(owner, "--owner")
     if given is None:
         assert settings is not None
         if owner is None:

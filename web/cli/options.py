@@ -38,6 +38,21 @@ def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+class Owner(click.ParamType[str]):
+    """A name that web would take for an owner's."""
+
+    name = "owner"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from web.auth import is_owner
+
+        if not value.strip():
+            self.fail("must not be empty", param, ctx)
+        if not is_owner(value):
+            self.fail("must be 1 to 256 bytes without control characters", param, ctx)
+        return value
+
+
 class Stack(NamedTuple):
     """The Blotter a command speaks to: what describes it (suits `models.settings.load`), and where that was found."""
 
@@ -82,7 +97,7 @@ def locate(
         folder = Folder(data.absolute() if data else default_folder(environ))
         found = folder.read_env()
         if not found:
-            either = " and ".join(needs) if needs else " or ".join(one_of)
+            either = " and ".join(filter(None, (*needs, " or ".join(one_of))))
             raise CannotRun(
                 f"no Blotter is running in {folder.root}: start one with `blotter up --data {folder.root}`"
                 + ("" if data else f", or set {either}")

@@ -71,9 +71,7 @@ def run(wishes: Wishes, say: Callable[[str], None]) -> None:
                 except StopRequested:
                     pass
                 finally:
-                    say("stopping")
-                    _bring_down(folder, supervisor)
-                    say("stopped")
+                    _bring_down(folder, supervisor, say)
         finally:
             supervisor.close()
     finally:
@@ -141,10 +139,14 @@ def _bring_up(
     say(f"addresses: {folder.env_file}   logs: {folder.logs}")
 
 
-def _bring_down(folder: Folder, supervisor: Supervisor) -> None:
+def _bring_down(folder: Folder, supervisor: Supervisor, say: Callable[[str], None]) -> None:
     folder.env_file.unlink(missing_ok=True)
+    if not supervisor.names:
+        return
+    say("stopping")
     for name in order_of_end(supervisor.names):
         supervisor.stop(name)
+    say("stopped")
 
 
 def order_of_end(started: list[str]) -> list[str]:

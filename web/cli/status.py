@@ -88,7 +88,7 @@ def look(data: Path | None, *, tells: bool = False) -> dict[str, Any]:
         reason, _, step = str(error).partition(": ")
         return document([Reason("red", reason, step)], None)
     except BufferUnavailable as error:
-        return document([Reason("red", str(error), f"start the buffer, or {source(data)}")], None)
+        return document([Reason("red", str(error), source(data, refused="password" in str(error)))], None)
     except SettingsError as error:
         name, where = str(error).partition(":")[0], locate(data, *SERVERS)
         return document([Reason("red", str(error), f"correct {name} in {where}")], None)
@@ -96,13 +96,13 @@ def look(data: Path | None, *, tells: bool = False) -> dict[str, Any]:
         return document([Reason("red", str(error), "see the log of workers and web")], None)
 
 
-def source(data: Path | None, environ: Mapping[str, str] = os.environ) -> str:
-    """What to do about the buffer's address: where it comes from, and which it is, without its password."""
+def source(data: Path | None, *, refused: bool, environ: Mapping[str, str] = os.environ) -> str:
+    """What to do about a buffer that is not there, or ``refused`` us: where its address comes from, without its password."""
     stack = locate(data, *SERVERS, environ=environ)
     url = address(stack.environ["REDIS_URL"])
-    if stack.folder is None:
-        return f"correct REDIS_URL in the environment ({url})"
-    return f"all of it: `blotter up --data {stack.folder}` ({stack} names {url})"
+    if stack.folder is not None:
+        return f"start all of it: `blotter up --data {stack.folder}` ({stack} names {url})"
+    return f"{'' if refused else 'start the buffer, or '}correct REDIS_URL in the environment ({url})"
 
 
 def judged(made: Crew) -> dict[str, Any]:
@@ -144,9 +144,9 @@ def show(found: dict[str, Any]) -> None:
     if known is not None:
         for name, text, unit in SHOWN:
             value = known[name]
-            click.echo(
-                f"  {text:<24}{value:>14,.1f} {unit}" if unit == "s" else f"  {text:<24}{value:>14,} {unit}"
-            )
+            shown = f"{value:,.1f}" if unit == "s" else f"{value:,}"
+            one = value == 1 and unit != "s"
+            click.echo(f"  {text:<24}{shown:>14} {unit.removesuffix('s') if one else unit}".rstrip())
         share = known["bufferUsedBytes"] / known["bufferMaxBytes"] if known["bufferMaxBytes"] else None
         memory = f"{known['bufferUsedBytes'] / 1024**2:,.1f} MiB" + (
             f" ({share:.0%})" if share is not None else ""

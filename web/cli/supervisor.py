@@ -209,7 +209,7 @@ class Supervisor:
                 raise StopRequested
             for other in self._parts.values():
                 if other.failures >= HOPELESS_AFTER:
-                    why = last_words(other.log)
+                    why = last_words(other.log).removeprefix("Error: ")
                     raise CannotRun(f"{other.command.name} does not start: {why} (see {other.log})")
             reason = why_not() if part.process is not None else "it died"
             if not reason and part.process is not None:

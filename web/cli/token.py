@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from web.auth import ACT_FOR, OPERATE, is_owner
+from web.auth import ACT_FOR, OPERATE
 from web.cli.errors import CannotRun
-from web.cli.options import KEYS, data_option, locate
+from web.cli.options import KEYS, Owner, data_option, locate
 from web.cli.session import json_option, load_settings, print_json
 
 if TYPE_CHECKING:
@@ -59,17 +59,8 @@ def mint(owner: str, scopes: tuple[str, ...], ttl_s: int, now_s: int, settings: 
     return jwt.encode(claims, secrets[0], algorithm="HS256")
 
 
-def checked_owner(name: str, hint: str) -> str:
-    """`name`, if web would take it for an owner's. Raises click.BadParameter."""
-    if not name.strip():
-        raise click.BadParameter("must not be empty", param_hint=hint)
-    if not is_owner(name):
-        raise click.BadParameter("must be 1 to 256 bytes without control characters", param_hint=hint)
-    return name
-
-
 @click.command(epilog="Example: blotter token chat-backend --scope blotter:act-for --ttl 7d")
-@click.argument("owner", required=False)
+@click.argument("owner", type=Owner(), required=False)
 @click.option("--ops", is_flag=True, help=f"For the page /ops: the scope {OPERATE}; OWNER may be left out.")
 @click.option(
     "--scope",
@@ -94,7 +85,6 @@ def command(
         owner, scopes = owner or "operator", tuple(dict.fromkeys((*scopes, OPERATE)))
     if owner is None:
         raise click.MissingParameter(param_hint="OWNER", param_type="argument")
-    checked_owner(owner, "OWNER")
     settings = load_settings(locate(data, one_of=KEYS))
     now_s = int(time.time())
     token = mint(owner, scopes, ttl_s, now_s, settings)
