@@ -20,6 +20,7 @@ from tests.acceptance.up import Up
 from tests.browser.blotter import Blotter
 from tests.browser.tab import Browser
 from tests.servers import private_directory
+from web.cli.folder import free_port
 
 NAMES = (
     "chromium", "chromium-browser", "google-chrome", "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
@@ -47,7 +48,7 @@ def blotter() -> Iterator[Blotter]:
     """One `blotter up` for the module."""
     chromium()  # without a browser nothing is started
     with private_directory() as directory:
-        up = Up(directory / "data", programs=None, arguments=("--workers", "1"))
+        up = Up(directory / "data", programs=None, arguments=("--workers", "1", "--port", str(free_port())))
         try:
             yield Blotter(up, up.wait_ready(within_s=60))
         finally:

@@ -579,3 +579,64 @@ def test_markdown_becomes_elements_and_never_takes_long(blotter: Blotter, browse
         for text, shown in zip(HOSTILE, tab.page.evaluate(render, HOSTILE), strict=True):
             assert shown["ms"] < 1500, f"{text[:10]}…: {shown['ms']} ms"
         assert tab.errors == []
+
+
+# ---------------------------------------------------------------------- the rest of the buttons
+def test_the_buttons_that_refresh_and_cut_the_line_cost_nothing(blotter: Blotter, browser: Browser) -> None:
+    with browser.person() as person:
+        tab = person.open(blotter)
+        tab.send(STORY)
+        before = tab.wait_for_text(200)
+        tab.page.click("#break")
+        with tab.page.expect_event("load"):
+            tab.page.click("#break-refresh")
+        tab.wait_for_text(before)
+        tab.page.click("#break")
+        tab.page.click("#break-line")
+        tab.until("document.getElementById('break-line-left').textContent.startsWith('back in')")
+        tab.until("!document.getElementById('away').hidden")
+        assert tab.page.locator("#break-line").is_disabled()
+        tab.until("document.getElementById('toast').textContent === 'Back online.'", within_s=20)
+        story_is_whole(tab.check(within_s=40))
+        assert tab.page.locator("#away").is_hidden()
+
+
+def test_what_is_archived_is_listed_apart_until_it_is_taken_out(blotter: Blotter, browser: Browser) -> None:
+    with browser.person(AT_ONCE) as person:
+        tab = person.open(blotter)
+        tab.send("Put me away")
+        tab.check()
+        listed = "[...document.querySelectorAll('#list a')].map((link) => link.textContent).join()"
+        tab.until(f"{listed} === 'Put me away'")
+        tab.page.click("#conversation-menu")
+        tab.page.click("#archive")
+        tab.until(f"{listed} === '' && !document.getElementById('empty').hidden")
+        tab.page.click("#archived")
+        tab.until(f"{listed} === 'Put me away'")
+        assert tab.page.get_attribute("#archived", "aria-pressed") == "true"
+        tab.page.click("#conversation-menu")
+        assert tab.page.inner_text("#archive") == "Take out of the archive"
+        tab.page.click("#archive")
+        tab.until(f"{listed} === ''")
+        tab.page.click("#archived")
+        tab.until(f"{listed} === 'Put me away'")
+        assert tab.check()["conversation"]["archived"] is False
+
+
+def test_a_conversation_deleted_in_one_tab_is_gone_in_the_other(blotter: Blotter, browser: Browser) -> None:
+    with browser.person(AT_ONCE) as person:
+        one = person.open(blotter)
+        one.send("Not for long")
+        one.check()
+        two = person.open(blotter, one.address)
+        two.wait_for_text(0)
+        one.page.click("#conversation-menu")
+        one.page.click("#delete")
+        one.page.click("#delete-dialog .main")
+        one.until("!document.getElementById('welcome').hidden")
+        two.until("document.getElementById('hint').textContent === 'This conversation was deleted.'")
+        two.until("document.querySelectorAll('article.message').length === 0")
+        assert two.page.locator("#send").is_disabled()
+        for tab in (one, two):
+            tab.until("document.getElementById('list').children.length === 0")
+            assert tab.errors == []

@@ -128,6 +128,12 @@ export class Chat extends EventTarget {
     this.#changed();
   }
 
+  /** What is not there any more is not shown any more. */
+  #gone(state) {
+    this.view = emptyView(this.id);
+    this.state = state;
+  }
+
   /** Reads the conversation and follows it; again and again while that breaks off. */
   async #attach(turn) {
     for (let wait = AGAIN_MS; turn === this.#turn; wait = Math.min(2 * wait, AGAIN_MAX_MS)) {
@@ -144,7 +150,7 @@ export class Chat extends EventTarget {
         if (error.status === 404 || error.status === 410) {
           const unsaved = this.view.messages.some((message) => message.unsaved);
           if (error.status === 410 || !unsaved) {
-            this.state = error.status === 410 ? "deleted" : "missing";
+            this.#gone(error.status === 410 ? "deleted" : "missing");
             this.#changed();
             return;
           }
@@ -180,7 +186,7 @@ export class Chat extends EventTarget {
         }
         partial ||= event.partial === true;
         foldEvent(this.view, event);
-        if (this.view.deleted) this.state = "deleted";
+        if (this.view.deleted) this.#gone("deleted");
         this.#changed();
       },
       onUpToDate: () => {
