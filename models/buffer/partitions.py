@@ -25,6 +25,8 @@ from models.buffer.scripts import call, call_many, translate
 TRIAL_MS: Final = 86_400_000
 #: Entries of `due` made due in one script.
 PULL_ENTRIES: Final = 1_000
+#: What was touched this far ahead was touched under another clock (AHEAD_MS in lua/common.lua).
+AHEAD_MS: Final = 300_000
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_header = msgspec.msgpack.Decoder(Header).decode
@@ -149,24 +151,34 @@ class Partitions:
 
     # ------------------------------------------------------------------ what is stale, idle, blind
     def stale(self, now_ms: int, most: int) -> Iterator[tuple[PartitionKeys, str, list[str]]]:
-        """Items in flight beyond their deadline, at most ``most`` a partition: (partition, uid, names) by conversation."""
+        """Items in flight beyond their deadline, at most ``most`` a partition: (partition, uid, names) by conversation.
+
+        A deadline further ahead than any can be was set under another clock: such items are among them.
+        """
+        ahead_ms = now_ms + max(self._buffer.stale) + AHEAD_MS
         pipe = self._client.pipeline(transaction=False)
         for keys in self._all:
             pipe.zrangebyscore(keys.open, "-inf", now_ms, 0, most)
-        for keys, refs in zip(self._all, self._execute(pipe), strict=True):
+            pipe.zrangebyscore(keys.open, ahead_ms, "+inf", 0, most)
+        found = self._execute(pipe)
+        for keys, past, ahead in zip(self._all, found[::2], found[1::2], strict=True):
             by_uid: dict[str, list[str]] = {}
-            for ref in refs:
+            for ref in (*past, *ahead)[:most]:
                 by_uid.setdefault(ref[:32].decode(), []).append(ref[33:].decode())
             for uid, items in by_uid.items():
                 yield keys, uid, items
 
-    def idle(self, before_ms: int, most: int) -> list[tuple[PartitionKeys, str]]:
-        """Conversations whose last save lies before ``before_ms``: the oldest ``most`` of each partition, oldest first."""
+    def idle(self, now_ms: int, idle_ms: int, most: int) -> list[tuple[PartitionKeys, str]]:
+        """Conversations whose last save lies ``idle_ms`` back: the oldest ``most`` of each partition, oldest first; and
+        those whose last save lies ahead (the clock went back).
+        """
         pipe = self._client.pipeline(transaction=False)
         for keys in self._all:
-            pipe.zrangebyscore(keys.idle, "-inf", before_ms, 0, most, withscores=True)
+            pipe.zrangebyscore(keys.idle, "-inf", now_ms - idle_ms, 0, most, withscores=True)
+            pipe.zrangebyscore(keys.idle, now_ms + AHEAD_MS, "+inf", 0, most, withscores=True)
         found = self._execute(pipe)
-        aged = [(at, uid, k) for k, part in zip(self._all, found, strict=True) for uid, at in part]
+        both = zip(self._all, found[::2], found[1::2], strict=True)
+        aged = [(at, uid, k) for k, past, ahead in both for uid, at in (*past, *ahead)[:most]]
         return [(k, uid.decode()) for _, uid, k in sorted(aged, key=lambda entry: entry[:2])]
 
     def blind(self, keys: PartitionKeys, most: int, skip: int = 0) -> list[str]:

@@ -40,7 +40,7 @@ class Evictor:
         after_ms = self._after_ms()
         pressed = after_ms < self._idle_ms
         evicted = 0
-        idle = self._partitions.idle(now_ms - after_ms, ROUND_CONVERSATIONS)
+        idle = self._partitions.idle(now_ms, after_ms, ROUND_CONVERSATIONS)
         for tried, (keys, uid) in enumerate(idle, 1):
             reach("evict.1")
             evicted += self._buffer.evict(keys, uid, after_ms) == 1

@@ -33,7 +33,7 @@ class Purger:
     def step(self, now_ms: int) -> int:
         """One transaction, if a purge is due; how many rows went. Raises StoreUnavailable, SchemaError, BufferUnavailable."""
         done_ms = int(self._partitions.chores().get("purge_done_ms", "0"))
-        if now_ms - done_ms < DAY_MS:
+        if 0 <= now_ms - done_ms < DAY_MS:
             return 0
         gone = self.batch(now_ms)
         if gone == 0:

@@ -19,6 +19,7 @@ import msgspec
 from models.buffer import codec
 from models.buffer.buffer import READ_WHOLE_BYTES, Buffer, Place, ReadReply
 from models.buffer.codec import View
+from models.buffer.partitions import AHEAD_MS
 from models.core.commands import ItemKind
 from models.core.records import (
     OPEN_STATUSES,
@@ -319,7 +320,12 @@ class Reader:
         return True
 
     def _settle_stale(self, place: Place, reply: ReadReply) -> bool:
-        names = [item.name for item in reply.items if item.row.o is not None and item.row.o <= reply.head.now]
+        now_ms = reply.head.now
+        names = [
+            item.name
+            for item in reply.items
+            if item.row.o is not None and (item.row.o <= now_ms or (item.row.t or 0) > now_ms + AHEAD_MS)
+        ]
         if not names or reply.head.partial or reply.head.suspect:
             return False
         settled = self._buffer.settle(place.keys, place.hex, names)

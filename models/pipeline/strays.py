@@ -52,7 +52,7 @@ class Strays:
         if chores.get("scan_epoch") == epoch:
             if chores.get("scan_after"):
                 after = _key_of(chores["scan_after"])
-            elif now_ms - int(chores.get("scan_done_ms", "0")) < DAY_MS:
+            elif 0 <= now_ms - int(chores.get("scan_done_ms", "0")) < DAY_MS:
                 return 0
         before = datetime.fromtimestamp((now_ms + DAY_MS) / 1000, UTC)
         page = self._store.in_flight(before=before, after=after, limit=page_rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from itertools import islice
 
@@ -283,6 +284,65 @@ def test_old_tombstones_are_purged_once_a_day_in_batches(buffer_url: str, databa
         assert chat.crew.purger.step(now_ms) == 0
         assert chat.crew.purger.step(now_ms + DAY_MS) == 1
         assert datetime.now(UTC) > datetime.fromtimestamp(0, UTC)
+
+
+# ---------------------------------------------------------------- the clock went back
+@contextmanager
+def clock_ahead(chat: CrewRig, ahead_ms: int) -> Iterator[None]:
+    """What is saved here is saved under a clock that is ahead; afterwards it is right."""
+    chat.buffer.now_us = (chat.buffer.now_ms() + ahead_ms) * 1000
+    try:
+        yield
+    finally:
+        chat.buffer.now_us = 0
+
+
+def test_what_was_saved_under_a_clock_far_ahead_leaves_the_buffer(chat: CrewRig) -> None:
+    """It stayed for as long as the clock had been ahead: beyond reach of the one thing that frees memory."""
+    with clock_ahead(chat, 365 * DAY_MS):
+        chat.say("c", "m1", "a")
+    chat.say("other", "m1", "a")
+    chat.flush("c")
+    chat.flush("other")
+    assert chat.crew.sweeper.sweep().evicted == 1
+    assert chat.pipeline.figures()["hotConversations"] == 1
+    assert chat.texts("c") == [("m1", "a")]
+
+
+def test_what_fell_silent_under_a_clock_far_ahead_is_settled(brief: CrewRig) -> None:
+    with clock_ahead(brief, 365 * DAY_MS):
+        reply(brief)
+    assert brief.crew.sweeper.sweep().settled == 0, "its silence counts from here"
+    eventually(lambda: brief.crew.sweeper.sweep().settled == 1)
+
+
+def test_a_reader_of_what_fell_silent_under_a_clock_ahead_sees_it_end(brief: CrewRig) -> None:
+    with clock_ahead(brief, 3_600_000):
+        reply(brief)
+    eventually(lambda: not brief.pipeline.read("ann", "c").in_flight)
+
+
+def test_a_journal_begun_under_a_clock_ahead_is_replayed(
+    chat: CrewRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*args: object) -> None:
+        raise StoreUnavailable("away")
+
+    with monkeypatch.context() as patched, clock_ahead(chat, 3_600_000):
+        patched.setattr(chat.pipeline.store, "base", away)
+        assert chat.say("c", "m1", "a").base == "unknown"
+    assert chat.crew.sweeper.sweep().rung == 1
+
+
+@pytest.mark.parametrize("chore", ["scan_done_ms", "purge_done_ms"])
+def test_a_chore_done_under_a_clock_far_ahead_is_due(chat: CrewRig, chore: str) -> None:
+    for _ in "mta":
+        chat.crew.sweeper.sweep()
+    assert chat.crew.partitions.chores()["scan_after"] == ""
+    now_ms = chat.crew.partitions.now_ms()
+    chat.crew.partitions.note_chore(**{chore: now_ms + 365 * DAY_MS})
+    chat.crew.sweeper.sweep()
+    assert int(chat.crew.partitions.chores()[chore]) - now_ms < DAY_MS
 
 
 # ---------------------------------------------------------------- heartbeats, patrol

@@ -42,6 +42,9 @@ local function clock(given)
   NOW = math.floor(NOW_US / 1000)
 end
 
+-- What was touched this far ahead was touched under another clock.
+local AHEAD_MS = 300000
+
 local function num(n) return string.format('%.0f', n) end
 local function some(t) if t and next(t) ~= nil then return t end return nil end
 

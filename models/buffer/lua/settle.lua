@@ -20,6 +20,11 @@ for _, name in ipairs(req.names) do
   local r = H and row(name)
   if not r or not r.o then
     OPENED[name] = false
+  elseif r.o > NOW and (r.t or 0) > NOW + AHEAD_MS then
+    -- Touched under a clock far ahead: nobody can tell when, so its silence counts from here.
+    r.t = NOW
+    schedule_open(name, r)
+    put_row(name, r)
   elseif r.o > NOW then
     OPENED[name] = r.o
   elseif OPEN[r.st] and not H.bl then
