@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 from models.core.wording import counted
+from models.errors import BlotterError, BufferSlow
 
 Level = Literal["green", "amber", "red"]
 
@@ -44,16 +45,19 @@ def judge(
     store: str = "ok",
     broker: str = "ok",
     faults: Sequence[str] = (),
-    unreachable: str = "",
+    unreachable: BlotterError | None = None,
 ) -> tuple[Reason, ...]:
     """All reasons, the worst first; none: green.
 
     ``figures`` as models/pipeline/figures.py gives them, None where the buffer does not answer (``unreachable`` says
-    why). ``store``: "ok", or what is wrong with Postgres; ``broker`` alike. ``faults``: what the buffer's policy check found.
+    why: it is away, or only slow). ``store``: "ok", or what is wrong with Postgres; ``broker`` alike. ``faults``: what the buffer's policy check found.
     """
     if figures is None:
         step = "start the buffer; look at REDIS_URL and at its log"
-        return (Reason("red", unreachable or "the buffer does not answer: saves are refused", step),)
+        if isinstance(unreachable, BufferSlow):
+            step = "start the buffer if it is away; else look at its log, and at the disk of its append-only file"
+            return (Reason("red", f"{unreachable}: saves are refused, or wait as long", step),)
+        return (Reason("red", f"{unreachable or 'the buffer does not answer'}: saves are refused", step),)
     reasons = [
         *(
             Reason(

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from models.core.health import Limits, judge, level
+from models.errors import BufferSlow, BufferUnavailable
 
 LIMITS = Limits(autosave_s=30.0, evict_share=0.6, refuse_share=0.8)
 WELL: dict[str, Any] = {
@@ -75,9 +76,16 @@ def test_each_trouble_has_its_level_its_words_and_a_next_step(
 
 
 def test_a_buffer_that_does_not_answer_is_red() -> None:
-    reasons = judge(None, LIMITS, unreachable="the buffer did not answer")
+    reasons = judge(None, LIMITS, unreachable=BufferUnavailable("the buffer did not answer"))
     assert level(reasons) == "red"
-    assert reasons[0].reason == "the buffer did not answer"
+    assert reasons[0].reason == "the buffer did not answer: saves are refused"
+
+
+def test_a_buffer_that_is_slow_may_still_take_saves() -> None:
+    """Every fsync 300 ms late: saves were taken after a second, and nobody should be told that they are refused."""
+    (reason,) = judge(None, LIMITS, unreachable=BufferSlow("the buffer did not answer in time"))
+    assert reason.reason == "the buffer did not answer in time: saves are refused, or wait as long"
+    assert "disk" in reason.step
 
 
 def test_the_worst_decides_and_comes_first() -> None:

@@ -117,7 +117,7 @@ def judged(made: Crew) -> dict[str, Any]:
         known = figures(made.buffer)
         faults = policy.examine(made.buffer.client, settings).faults
     except BufferUnavailable as error:
-        return document(judge(None, limits, unreachable=f"{error}: saves are refused"), None)
+        return document(judge(None, limits, unreachable=error), None)
     store = "ok"
     try:
         made.store.ping()

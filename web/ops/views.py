@@ -45,14 +45,14 @@ def operations(call: Call) -> Response:
     limits = Limits(settings.autosave_seconds, settings.evict_memory_share, settings.refuse_memory_share)
     figures: dict[str, Any] | None = None
     recent, samples = Between(), list[Sample]()
-    unreachable = ""
+    unreachable: BlotterError | None = None
     try:
         samples = history(call.pipeline.partitions)
         figures, now = measure(call.pipeline.buffer, call.pipeline.partitions)
         if first := series.since(samples, now.at_ms):
             recent = series.between(first, now, FLUSH_BOUNDS_S)
     except BlotterError as error:
-        unreachable = f"{error}: saves are refused"
+        unreachable = error
     reasons = judge(
         figures,
         limits,
