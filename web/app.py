@@ -9,8 +9,6 @@ Nothing connects while the application is made: servers fork or spawn after that
 from __future__ import annotations
 
 import importlib
-import threading
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Response, request
@@ -43,8 +41,7 @@ def create_app(settings: Settings | None = None, pipeline: Pipeline | None = Non
         # Imported here, not by the first request: Celery and SQLAlchemy take a second.
         importlib.import_module("models.pipeline.doorbell")
         importlib.import_module("models.pipeline.service")
-    connect = (lambda: pipeline) if pipeline is not None else _once(lambda: _connect(settings))
-    context = Context(settings, connect)
+    context = Context(settings, lambda: _connect(settings) if pipeline is None else pipeline)
     context.largest_body = max(
         operation.max_bytes(settings) for operation in OPERATIONS if operation.body is not None
     )
@@ -69,21 +66,6 @@ def _connect(settings: Settings) -> Pipeline:
     from models.pipeline.service import Pipeline
 
     return Pipeline.connect(settings, role="web", ring=Doorbell(settings))
-
-
-def _once(make: Callable[[], Pipeline]) -> Callable[[], Pipeline]:
-    """``make`` called by the first who asks, its result for all; tried again where it raised."""
-    made: list[Pipeline] = []
-    lock = threading.Lock()
-
-    def get() -> Pipeline:
-        if not made:
-            with lock:
-                if not made:
-                    made.append(make())
-        return made[0]
-
-    return get
 
 
 def _refuse_codings() -> None:

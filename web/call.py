@@ -6,6 +6,7 @@ type (415), size (413), JSON (400), schema (422). So a stranger's 20 MB are neve
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -32,7 +33,7 @@ BODY: Final = "blotter.body"
 
 
 class Context:
-    """What all requests of one process share. ``pipeline`` connects at first use, so after a fork."""
+    """What all requests of one process share."""
 
     def __init__(self, settings: Settings, connect: Callable[[], Pipeline]) -> None:
         self.settings = settings
@@ -40,10 +41,21 @@ class Context:
         self.waiters = Waiters(settings.web_threads // 4)
         self.rate = OwnerRate(0 if settings.embedded else settings.owner_requests_per_minute)
         self.sent = OwnerRate(0 if settings.embedded else settings.owner_bytes_per_minute, unit="bytes")
-        self.pipeline = connect
-        self.around = Around(connect)
+        self._connect = connect
+        self._connecting = threading.Lock()
+        #: None until somebody asked for it.
+        self.connected: Pipeline | None = None
+        self.around = Around(self.pipeline)
         #: Bytes; the most that any address takes.
         self.largest_body = 0
+
+    def pipeline(self) -> Pipeline:
+        """The pipeline; whoever asks first connects (after a fork, that is), all others wait. Raises as ``connect``."""
+        if self.connected is None:
+            with self._connecting:
+                if self.connected is None:
+                    self.connected = self._connect()
+        return self.connected
 
 
 class Call:

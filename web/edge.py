@@ -1,13 +1,16 @@
-"""The edge: receives each request's body whole, within a deadline, and only then gives it to one of the threads.
+"""The edge: receives each request's body whole, within a deadline, and only then lets the application answer.
 
     granian --interface asgi --factory web.edge:create_app
+
+A save runs on the event loop itself, as a strand (models/core/strands.py): saves that are under way together share one
+connection and one write of the buffer's log. All else, and a save that is large or wants to wait, runs in a thread.
 
 Flask's views run in WEB_THREADS threads, and a thread that reads a body waits for its client: sixteen clients that
 announce a body and fall silent would stop two processes of eight. granian bounds the time for headers only. So bodies
 are received on the event loop, where a client that is slow costs a little memory and no thread.
 
 Laws:
-1. A thread never waits for a client.
+1. A thread never waits for a client; the event loop waits for nobody.
 2. Everything is bounded: the time of a body, its bytes, and the bytes of all bodies together. What is beyond is read and
    thrown away, up to a bound of its own: a client that is still sending would not read our refusal.
 3. The application decides. A body that was not received comes to it empty and marked (`web.call.BODY`), so every refusal
@@ -18,7 +21,7 @@ Rejected: a2wsgi and asgiref. The first hands the threads a stream that waits fo
 in one thread. More threads: a client can always hold more connections. granian's RSGI: a little quicker, but it drops
 headers that are not ASCII, and with a `Blotter-Owner` dropped a backend would write to its own name.
 
-What it costs: a request goes from the event loop to a thread and back, each way a word across threads. One process, saves
+What a thread costs: a request goes from the event loop to it and back, each way a word across threads. One process, saves
 of 300 bytes, medians of 14 alternating rounds on two cores that others used too; processor time a save, as a multiple of
 what it is with granian's own WSGI:
 
@@ -34,21 +37,25 @@ that waits for a silent client. Tried, and not worth its lines: a queue in the p
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from io import BytesIO
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 from flask import Flask
 
+from models.core import strands
 from models.errors import BlotterError
 from models.settings import Settings, current
 from web import app as application
 from web.call import BODY, Context
 from web.framing import is_plain
+from web.operation import Operation
+from web.routes import OPERATIONS
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -91,9 +98,12 @@ class Answer(NamedTuple):
 class Edge:
     """An ASGI application around ``app``. One event loop; ``settings.web_threads`` threads."""
 
-    def __init__(self, app: Flask, settings: Settings) -> None:
+    def __init__(self, app: Flask, settings: Settings, operations: Iterable[Operation] = OPERATIONS) -> None:
+        """``operations``: what of ``app`` may run as a strand is told by these."""
         self._app = app
         context: Context = app.extensions["blotter"]
+        self._context = context
+        self._strands = re.compile("|".join(_addresses(one) for one in operations if one.strand))
         self._verifier = context.verifier
         self._limit = context.largest_body
         self._all_limit = self._limit * settings.web_threads
@@ -123,13 +133,27 @@ class Edge:
         try:
             if "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ:
                 body = await self._body(environ, receive)
-            answer = await self._in_thread(environ, body)
+            if self._may_strand(environ, body):
+                answer = await strands.run(partial(self._run, environ, body), self._threads)
+            else:
+                answer = await self._in_thread(environ, body)
         finally:
             self._held -= len(body.raw)
         if body.fault:
             answer.headers.append((b"connection", b"close"))
         await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
         await send({"type": "http.response.body", "body": answer.body})
+
+    def _may_strand(self, environ: dict[str, Any], body: Body) -> bool:
+        """A small save, once somebody has connected the pipeline, which blocks; one that waits until it is stored does, too."""
+        pipeline = self._context.connected
+        return (
+            pipeline is not None
+            and body.seen <= SMALL_BYTES
+            and "HTTP_PREFER" not in environ
+            and self._strands.fullmatch(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}") is not None
+            and pipeline.takes_strands
+        )
 
     def _in_thread(self, environ: dict[str, Any], body: Body) -> asyncio.Future[Answer]:
         """The answer of one of the threads; `run_in_executor` would chain two futures, each with its locks."""
@@ -236,6 +260,11 @@ class Edge:
         status, headers = started[-1]
         raw = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         return Answer(int(status[:3]), raw, text)
+
+
+def _addresses(operation: Operation) -> str:
+    """A pattern of its requests: method and path."""
+    return f"{operation.method} {re.sub('{[^}]+}', '[^/]+', operation.path)}"
 
 
 def _settle(answered: asyncio.Future[Answer], answer: Answer | BaseException) -> None:

@@ -15,6 +15,7 @@ from typing import Final
 
 import jwt
 
+from models.core.strands import aside
 from models.errors import BlotterError, SettingsError
 from models.settings import Settings
 
@@ -79,7 +80,7 @@ class KeySet:
         """The key named ``key_id``, None where there is none. Raises KeysUnavailable before the first fetch worked."""
         keys = self._keys
         if keys is None or key_id not in keys or self._clock() - self._fetched_at > _LIFE_S:
-            keys = self._refreshed()
+            keys = aside(self._refreshed)
         return keys.get(key_id)
 
     def _refreshed(self) -> Mapping[str, jwt.PyJWK]:

@@ -93,6 +93,8 @@ class Operation:
     #: Names under which clients know this call.
     methods: tuple[str, ...] = ()
     prefer: bool = False
+    #: Whether the view may run on the event loop: all that may block in it goes aside (models/core/strands.py).
+    strand: bool = False
     max_bytes: Callable[[Settings], int] = field(
         default=lambda settings: settings.max_item_bytes + BODY_SLACK_BYTES
     )

@@ -90,12 +90,12 @@ def _item_operations(
         Operation(
             names[0], "POST", path, f"Save {article} {noun}", items.save, tag, _SAVED, _SAVE_PROBLEMS, bodies[0],
             description="An upsert: what is there already is updated. The body carries the id.",
-            methods=(names[0], "saveAssistantMessage") if kind == "m" else (names[0],), prefer=True,
+            methods=(names[0], "saveAssistantMessage") if kind == "m" else (names[0],), prefer=True, strand=True,
         ),
         Operation(
             names[1], "PUT", path, f"Save or update {article} {noun}", items.save, tag, _SAVED, _SAVE_PROBLEMS, bodies[1],
             description="An upsert: what is not there is created. Fields left out stay; null clears.",
-            methods=(names[1],), prefer=True,
+            methods=(names[1],), prefer=True, strand=True,
         ),
         Operation(
             f"list{pascal}s", "GET", path, f"List {noun}s", items.index(kind), tag,
@@ -186,13 +186,13 @@ _EVENTS: Final = (
 _STREAMING: Final = (
     Operation(
         "saveAssistantMessage", "PATCH", f"{_CONVERSATION}/messages/{{messageId}}", "Stream into a message",
-        items.step, "messages", _SAVED, _STEP_PROBLEMS, schemas.MessageStep, prefer=True,
+        items.step, "messages", _SAVED, _STEP_PROBLEMS, schemas.MessageStep, prefer=True, strand=True,
         description="Append text at an offset, or set one part. An empty append is a heartbeat.",
         methods=("saveAssistantMessage",),
     ),
     Operation(
         "appendToArtifact", "PATCH", f"{_CONVERSATION}/artifacts/{{artifactId}}", "Stream into an artifact",
-        items.step, "artifacts", _SAVED, _STEP_PROBLEMS, schemas.ArtifactStep, prefer=True,
+        items.step, "artifacts", _SAVED, _STEP_PROBLEMS, schemas.ArtifactStep, prefer=True, strand=True,
     ),
     Operation(
         "listArtifactVersions", "GET", f"{_CONVERSATION}/artifacts/{{artifactId}}/versions",

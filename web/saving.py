@@ -8,6 +8,7 @@ from typing import Any, Final
 from flask import Response
 
 from models.core.commands import ACKNOWLEDGED, MAX_LINKS, MAX_PARTS, Command, Delete, ItemKind, ItemOutcome
+from models.core.strands import aside
 from models.errors import BufferUnavailable, Gone, NotFound, StoreUnavailable
 from models.pipeline.views import Item, SaveResult
 from web import render
@@ -96,7 +97,7 @@ def _refusal(call: Call, conversation_id: str, outcome: ItemOutcome, kind: Kind)
     if kind.status == 409:
         if outcome.length is not None:
             problem.extra["length"] = outcome.length
-        _add_current(problem, call, conversation_id, outcome)
+        aside(_add_current, problem, call, conversation_id, outcome)
     return problem
 
 

@@ -212,6 +212,11 @@ class Buffer:
         pool.connection_kwargs["redis_connect_func"] = Greeting(made._met)
         return made
 
+    @property
+    def has_lane(self) -> bool:
+        """Whether saves may be made by strands: one server, without TLS, and no replicas to wait for."""
+        return isinstance(self.wire, Wire) and self.wire.has_lane and self._kept is None
+
     def close(self) -> None:
         if self.wire is not self.client:
             self.wire.close()

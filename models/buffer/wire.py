@@ -22,11 +22,14 @@ from weakref import WeakSet
 import redis
 from redis.exceptions import RedisError, ResponseError
 
+from models.buffer.lane import Lane
+from models.core import strands
+
 
 class Wire:
     """``execute_command`` as redis.Redis has it, without its retries. Thread-safe, and safe to carry over a fork.
 
-    The number of connections is that of the threads that call.
+    The number of connections is that of the threads that call, and one for all strands (models/buffer/lane.py).
     """
 
     def __init__(self, pool: redis.ConnectionPool) -> None:
@@ -38,9 +41,14 @@ class Wire:
         self._pid = os.getpid()
         self._mine = threading.local()
         self._all: WeakSet[Any] = WeakSet()
+        #: Of the strands; a process has one event loop that runs any.
+        self._shared: Lane | None = None
 
     def execute_command(self, *command: Any) -> Any:
         """Send one command, return its reply. Raises redis.exceptions.RedisError."""
+        strand = strands.current()
+        if strand is not None:
+            return strand.wait(self._lane().ask(command))
         connection = self._connection()
         connection.send_command(*command, check_health=False)
         return connection.read_response()
@@ -48,6 +56,23 @@ class Wire:
     def execute_all(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Send commands together; the reply of each, errors of the server among them. Raises RedisError otherwise."""
         return _execute_all(self._connection(), commands)
+
+    @property
+    def has_lane(self) -> bool:
+        """Whether strands may call: not over TLS, whose sockets an event loop cannot take over."""
+        return not issubclass(self._pool.connection_class, redis.SSLConnection)
+
+    def _lane(self) -> Lane:
+        if self._pid != os.getpid():
+            self._begin()
+        if self._shared is None:
+            self._shared = Lane(self._connected, self._pool.connection_kwargs["socket_timeout"])
+        return self._shared
+
+    def _connected(self) -> Any:
+        connection = self._pool.connection_class(**self._pool.connection_kwargs)
+        connection.connect()
+        return connection
 
     def _connection(self) -> Any:
         if self._pid != os.getpid():
@@ -68,6 +93,8 @@ class Wire:
         """Close the connections of all threads; one that calls again opens another."""
         for connection in list(self._all):
             connection.disconnect()
+        if self._shared is not None:
+            self._shared.close()
 
 
 class _Held:

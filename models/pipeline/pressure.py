@@ -20,6 +20,7 @@ import redis
 from redis.exceptions import RedisError
 
 from models.buffer.scripts import translate
+from models.core.strands import aside
 from models.errors import BlotterError, BufferFull, BufferPolicyError
 from models.settings import Settings
 
@@ -90,7 +91,7 @@ class Pressure:
         """Raises BufferFull above the refused share, BufferPolicyError on a buffer that does not keep things."""
         if self._clock_ms() >= self._next_ms and self._lock.acquire(blocking=False):
             try:
-                self.refresh()
+                aside(self.refresh)
             except (RedisError, ConnectionError, TimeoutError):
                 self._next_ms = self._clock_ms() + REFRESH_MS
             finally:
@@ -107,12 +108,15 @@ class Pressure:
 
     def _look_at_policy(self, examine: Callable[[], tuple[str, ...]]) -> None:
         if self._policy_ms is None:
-            with self._policy_lock:
-                if self._policy_ms is None:
-                    self._note_policy(examine)
+            aside(self._first_look, examine)
         elif self._clock_ms() - self._policy_ms >= (POLICY_MS if not self._policy_faults else REFRESH_MS):
             self._policy_ms = self._clock_ms()
             threading.Thread(target=self._note_policy, args=(examine,), name="policy", daemon=True).start()
+
+    def _first_look(self, examine: Callable[[], tuple[str, ...]]) -> None:
+        with self._policy_lock:
+            if self._policy_ms is None:
+                self._note_policy(examine)
 
     def _note_policy(self, examine: Callable[[], tuple[str, ...]]) -> None:
         try:

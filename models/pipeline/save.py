@@ -24,6 +24,7 @@ import msgspec
 from models.buffer.buffer import Buffer, Place, SaveReply
 from models.core import threads
 from models.core.commands import ACKNOWLEDGED, Command, ItemOutcome, Put
+from models.core.strands import aside
 from models.errors import BlotterError, Contention, Gone, StoreUnavailable
 from models.pipeline.adopt import TRIES, Adopter
 from models.pipeline.failpoints import reach
@@ -41,7 +42,7 @@ class Moved(BlotterError):
 
 
 class Saver:
-    """Saves into the buffer. Thread-safe."""
+    """Saves into the buffer. Thread-safe; `save` may be called by a strand, too (models/core/strands.py)."""
 
     def __init__(
         self, buffer: Buffer, adopter: Adopter, ring: Callable[[int], None], pressure: Callable[[], None]
@@ -72,7 +73,7 @@ class Saver:
         base = -1
         for attempt in range(TRIES * 2):
             if attempt > 1:
-                self._pause.wait(random.uniform(0, _PAUSE_S * 2**attempt))  # noqa: S311 (jitter, no secret)
+                aside(self._pause.wait, random.uniform(0, _PAUSE_S * 2**attempt))  # noqa: S311 (jitter, no secret)
             reach("save.1")
             reply = self._buffer.save(
                 place,
@@ -91,18 +92,18 @@ class Saver:
             if reply.s == "moved":
                 raise Moved("messages were added meanwhile")
             if reply.s == "uninit":
-                self._buffer.initialise()
+                aside(self._buffer.initialise)
             elif reply.s in ("blind", "hot"):
                 mode = reply.s  # type: ignore[assignment]
             elif reply.s == "cold":
                 try:
-                    adopted = self._adopter.adopt(place)
+                    adopted = aside(self._adopter.adopt, place)
                     base = adopted.epoch if adopted.answer == "empty" else -1
                 except StoreUnavailable:
                     mode = "blind"
             else:
                 try:
-                    self._adopter.adopt(place, keep_empty=True)
+                    aside(self._adopter.adopt, place, keep_empty=True)
                 except StoreUnavailable:
                     mode = "blind"
         raise Contention("the conversation was moved again and again while it was being saved")

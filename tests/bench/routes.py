@@ -5,12 +5,15 @@
     POST /rival/nothing/ID   authenticates, parses the JSON and answers: the ceiling of any such route here
     POST /rival/direct/ID    the same, and upserts the message straight into Postgres, one commit a request
 
+The first runs on the event loop, as saves do (web/edge.py); the second in a thread, since it waits for Postgres.
+
 Both are written as fast as they go: no validation, one prepared statement on a connection of the thread's own.
 """
 
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import orjson
 import psycopg
@@ -21,6 +24,7 @@ from models.settings import current
 from web.app import create_app as create_web
 from web.auth import Verifier
 from web.edge import Edge
+from web.routes import OPERATIONS
 
 UPSERT = """
 INSERT INTO messages AS stored
@@ -35,7 +39,10 @@ RETURNING version
 def create_app() -> Edge:
     app = create_web()
     app.register_blueprint(rivals())
-    return Edge(app, current())
+    nothing = replace(
+        next(one for one in OPERATIONS if one.strand), method="POST", path="/rival/nothing/{id}"
+    )
+    return Edge(app, current(), [*OPERATIONS, nothing])
 
 
 def rivals() -> Blueprint:

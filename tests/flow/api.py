@@ -1,23 +1,34 @@
-"""The HTTP API over a real pipeline, in one process; every answer is held against the OpenAPI document."""
+"""The HTTP API over a real pipeline, in one process, through the edge: saves as strands, all else in threads.
+
+Every answer is held against the OpenAPI document.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import re
+import threading
 import time
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import jwt
 import orjson
+import uvloop
 from flask import Flask
 from jsonschema import Draft202012Validator
+from werkzeug.datastructures import Headers
 
 from tests.flow.rig import Rig
+from web.call import Context
+from web.edge import Edge
 from web.openapi import document
 
 SECRET = "a-secret-of-at-least-32-bytes-for-tests"
+_loops = threading.local()
 _numbers = itertools.count(1)
 
 
@@ -25,7 +36,7 @@ class Reply(NamedTuple):
     """An answer; ``body`` parsed where there is one."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Headers
     body: Any
 
 
@@ -40,7 +51,9 @@ class Api:
     def __init__(self, made: Rig, app: Flask) -> None:
         self.rig = made
         self.app = app
-        self._client = app.test_client()
+        context: Context = app.extensions["blotter"]
+        context.pipeline()
+        self._edge = Edge(app, context.settings)
 
     def __call__(
         self,
@@ -59,17 +72,49 @@ class Api:
         sent = {"Authorization": f"Bearer {token(owner, **claims)}", **(headers or {})}
         if data is not None:
             sent.setdefault("Content-Type", "application/json")
-        response = self._client.open(address, method=method, data=data, headers=sent)
-        text = response.get_data()
-        json = (response.content_type or "").endswith("json")
-        reply = Reply(response.status_code, response.headers, orjson.loads(text) if json and text else None)
+        reply = _runner().run(request(self._edge, method, address, sent, data))
         check(method, address, reply)
         return reply
+
+
+async def request(
+    edge: Edge, method: str, address: str, headers: Mapping[str, str], data: bytes | None
+) -> Reply:
+    """One request as a server would hand it to the edge, on the running loop."""
+    path, _, query = address.partition("?")
+    raw = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
+    if data is not None:
+        raw.append((b"content-length", str(len(data)).encode()))
+    scope = {
+        "type": "http", "http_version": "1.1", "method": method, "scheme": "http", "path": unquote(path),
+        "raw_path": path.encode(), "query_string": query.encode(), "headers": raw,
+    }  # fmt: skip
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": data or b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await edge(scope, receive, send)
+    start, body = sent
+    found = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in start["headers"]])
+    json = found.get("Content-Type", "").endswith("json")
+    return Reply(start["status"], found, orjson.loads(body["body"]) if json and body["body"] else None)
 
 
 def fresh(name: str = "c") -> str:
     """A conversation's id nobody has used."""
     return f"{name}-{next(_numbers)}"
+
+
+def _runner() -> asyncio.Runner:
+    """One event loop for all Apis, as in a process of web; who calls from another thread (no strands) has his own."""
+    if not hasattr(_loops, "runner"):
+        _loops.runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    runner: asyncio.Runner = _loops.runner
+    return runner
 
 
 @lru_cache(maxsize=1)

@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import redis
+from redis.connection import AbstractConnection
 
+from models.core import strands
+from models.postgres.connecting import WatchedConnection
 from models.settings import load
 from tests.flow.api import SECRET, Api, fresh
 from tests.flow.rig import rig
 from tests.servers import RunningPostgres, start_valkey
 from web.app import create_app
+
+
+@pytest.fixture(autouse=True)
+def nothing_blocks_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks Postgres, or a server by a connection of the pool's, is no strand: it would stop all others."""
+
+    def guarded(owner: type, name: str) -> None:
+        whole = getattr(owner, name)
+
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            assert strands.current() is None, f"{owner.__name__}.{name} on the event loop"
+            return whole(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, checked)
+
+    guarded(WatchedConnection, "wait")
+    guarded(redis.BlockingConnectionPool, "get_connection")
+    guarded(AbstractConnection, "connect")
 
 
 @pytest.fixture(scope="module")
