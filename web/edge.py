@@ -48,6 +48,7 @@ from urllib.parse import unquote_to_bytes
 
 from flask import Flask
 
+from models import tracing
 from models.core import strands
 from models.errors import BlotterError
 from models.settings import Settings, current
@@ -123,6 +124,7 @@ class Edge:
             if kind == "shutdown":
                 # What runs ends first; granian has waited for the answers already.
                 self._threads.shutdown()
+                tracing.stop()
             await send({"type": f"lifespan.{kind}.complete"})
             if kind == "shutdown":
                 return

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 from models import tracing
 from models.buffer.buffer import Buffer, Place, RipeRow
 from models.buffer.keys import PartitionKeys
+from models.core import strands
 from models.core.commands import ItemOutcome
 
 #: Saves remembered of one row, the latest; and for how long.
@@ -41,7 +42,7 @@ class Spans:
             key = place.keys.spans(place.hex, f"{item.kind}/{item.id}")
             pipe.rpush(key, parent).ltrim(key, -MOST, -1).pexpire(key, LIFE_MS)
         with suppress(RedisError):
-            pipe.execute()
+            strands.aside(pipe.execute)
 
     @contextmanager
     def commit(self, keys: PartitionKeys, rows: Sequence[RipeRow]) -> Iterator[None]:

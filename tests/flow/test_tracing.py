@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import subprocess
 import sys
+import threading
 import timeit
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
 import orjson
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
@@ -18,7 +22,7 @@ from models import tracing
 from models.errors import SettingsError
 from models.pipeline.doorbell import Doorbell
 from models.settings import load
-from tests.acceptance.webserver import SECRET, token
+from tests.acceptance.webserver import SECRET, environment, token, web_process
 from tests.flow.crews import CrewRig
 from tests.flow.test_workers import (  # noqa: F401 (fixtures)
     Programs,
@@ -153,6 +157,55 @@ def documents(text: str) -> Iterator[dict[str, object]]:
     """The console exporter's spans: indented JSON between lines of log."""
     for piece in f"\n{text}".split("\n{\n")[1:]:
         yield orjson.loads("{" + piece.partition("\n}")[0] + "}")
+
+
+@pytest.mark.timeout(120)
+def test_a_web_process_sends_what_it_traced_by_otlp_before_it_ends(
+    buffer_url: str, database_url: str
+) -> None:
+    """To the standard's address, with the standard's variables; the last batch at SIGTERM, not five seconds later."""
+    got: list[tuple[str, bytes]] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append((self.path, gzip_or_not(self)))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        environ = environment(
+            database_url,
+            buffer_url,
+            OTEL_TRACES_EXPORTER="otlp",
+            OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{server.server_port}",
+            OTEL_SERVICE_NAME="chats",
+        )
+        try:
+            with web_process(environ) as url:
+                answer = httpx.put(
+                    f"{url}/api/conversations/c/messages",
+                    json={"id": "m1", "role": "user", "content": WORD},
+                    headers={"Authorization": f"Bearer {token('ann')}"},
+                )
+                assert answer.status_code == 202, answer.text
+        finally:
+            server.shutdown()
+            thread.join()
+    assert {path for path, _ in got} == {"/v1/traces"}
+    told = b"".join(body for _, body in got)
+    assert b"PUT /api/conversations/<conversation_id>/messages" in told
+    assert b"chats" in told
+    assert WORD.encode() not in told
+
+
+def gzip_or_not(request: BaseHTTPRequestHandler) -> bytes:
+    body = request.rfile.read(int(request.headers["Content-Length"]))
+    return gzip.decompress(body) if request.headers.get("Content-Encoding") == "gzip" else body
 
 
 OFF = """
