@@ -135,6 +135,8 @@ def carried() -> dict[str, str]:
 
 def trace_id() -> str:
     """The trace we are in, as logs name it; empty where there is none."""
+    if _tracer is None:
+        return ""
     return carried().get("traceparent", "--").split("-")[1]
 
 

@@ -19,10 +19,12 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+import redis
 from blotter_client import Blotter, RetryPolicy
 
 from models.postgres import migrate
 from tests.acceptance.up import Up
+from tests.acceptance.webserver import environment, token, web_process
 from tests.servers import eventually, private_directory
 from web.cli.folder import free_port
 
@@ -189,3 +191,34 @@ def test_what_does_not_run_is_no_success(running: Running, tmp_path: Path) -> No
     assert (nowhere.returncode, "no Blotter is running" in nowhere.stderr) == (2, True)
     assert "is not one of" in running.blotter("restart", "postgres", exits=2)
     assert "did not come back within 0 s" in running.blotter("restart", "web", "--timeout", "0", exits=1)
+
+
+@pytest.mark.timeout(120)
+def test_sigterm_lets_web_answer_what_it_has_and_nothing_acknowledged_is_lost(
+    buffer_url: str, database_url: str
+) -> None:
+    """Requests that wait for Postgres, when nobody flushes: they are held for two seconds, in which web is told to end."""
+    answers: list[httpx.Response] = []
+
+    def save(url: str, number: int) -> None:
+        answers.append(
+            httpx.put(
+                f"{url}/api/conversations/c{number}/messages",
+                json={"id": "m", "role": "user", "content": "held"},
+                headers={"Authorization": f"Bearer {token('ann')}", "Prefer": "wait=2"},
+                timeout=30,
+            )
+        )
+
+    with redis.Redis.from_url(buffer_url) as client:
+        with web_process(environment(database_url, buffer_url), threads=8) as url:
+            threads = [threading.Thread(target=save, args=(url, number)) for number in range(2)]
+            for thread in threads:
+                thread.start()
+            eventually(lambda: len(list(client.scan_iter("blotter:*:c:*"))) == 2, within_s=20)
+            assert not answers, "they are held"
+        # Here the process has ended, in order.
+        for thread in threads:
+            thread.join(10)
+        assert [(answer.status_code, answer.json()["state"]) for answer in answers] == [(202, "buffered")] * 2
+        assert sum(client.zcard(key) for key in client.scan_iter("blotter:*:due")) >= 2
