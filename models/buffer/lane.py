@@ -5,7 +5,8 @@ Requests that are under way at the same time so meet in one packet, one wake-up 
 append-only file, without anybody waiting for the other. (redis-py's asyncio client lends a connection to one call at a time.)
 
 Laws: whoever asked before the connection broke, or before the server fell silent for ``timeout_s``, gets an error, never
-another's reply; one that the server closed meanwhile is noticed before anything is sent on it.
+another's reply; one that the server closed meanwhile is noticed before anything is sent on it. No more is on the way than the
+server answers in time: of a burst that was sent at once, all would be carried out, and what came late told to nobody.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from redis.exceptions import (
 )
 
 _MORE: Final = object()
+#: Commands on the way. More wait here, and their time begins when they leave; so many come back in some ten milliseconds.
+MOST: Final = 64
 
 
 class Lane:
@@ -87,6 +90,8 @@ class _Replies(asyncio.Protocol):
         )
         #: Who waits, and since when (the loop's s).
         self._waiting: deque[tuple[asyncio.Future[Any], float]] = deque()
+        #: Who asked, and what, beyond MOST.
+        self._later: deque[tuple[asyncio.Future[Any], tuple[Any, ...]]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self._broken: Exception | None = None
 
@@ -103,12 +108,23 @@ class _Replies(asyncio.Protocol):
         answered: asyncio.Future[Any] = self._loop.create_future()
         if self._broken is not None:
             answered.set_exception(self._broken)
-            return answered
+        elif len(self._waiting) < MOST:
+            self._send(answered, command)
+        else:
+            self._later.append((answered, command))
+        return answered
+
+    def _send(self, answered: asyncio.Future[Any], command: tuple[Any, ...]) -> None:
         self._transport.write(hiredis.pack_command(command))
         self._waiting.append((answered, self._loop.time()))
         if self._timer is None:
             self._timer = self._loop.call_later(self._timeout_s, self._look)
-        return answered
+
+    def _send_more(self) -> None:
+        while self._later and len(self._waiting) < MOST and self._broken is None:
+            answered, command = self._later.popleft()
+            if not answered.done():
+                self._send(answered, command)
 
     def _look(self) -> None:
         """The oldest has waited for ``timeout_s``, or will have at some later time."""
@@ -138,6 +154,7 @@ class _Replies(asyncio.Protocol):
                     answered.set_exception(reply)
                 else:
                     answered.set_result(reply)
+            self._send_more()
         except InvalidResponse as error:
             self.fail(error)
 
@@ -152,7 +169,9 @@ class _Replies(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        while self._waiting:
-            answered, _ = self._waiting.popleft()
+        told = [answered for answered, _ in (*self._waiting, *self._later)]
+        self._waiting.clear()
+        self._later.clear()
+        for answered in told:
             if not answered.done():
                 answered.set_exception(error)

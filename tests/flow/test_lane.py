@@ -18,6 +18,7 @@ from redis.exceptions import (
 )
 
 from models.buffer.buffer import Buffer
+from models.buffer.lane import MOST
 from models.core import commands as c, strands
 from models.settings import load
 from tests.servers import Running, start_valkey
@@ -153,6 +154,36 @@ def test_an_ask_in_time_is_not_ended_by_the_clock_of_an_earlier_one(
         end = loop.time() + 3 * TIMEOUT_MS / 1000
         while loop.time() < end:
             assert await ask(buffer, "ECHO", "x") == b"x"
+
+    runner.run(main())
+
+
+def test_a_burst_is_answered_however_long_it_takes_all_together(
+    buffer: Buffer, runner: asyncio.Runner
+) -> None:
+    """Sent at once, all that the server could not answer in time was carried out for nobody, and the rest failed with it."""
+    slow = "local n = 0 for i = 1, 60000 do n = n + i % 7 end return redis.call('INCR', KEYS[1])"
+
+    async def main() -> list[Any]:
+        await ask(buffer, "PING")
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        await ask(buffer, "EVAL", slow, 1, "k")
+        number = 1 + int(2 * TIMEOUT_MS / 1000 / (loop.time() - begun))
+        return await asyncio.gather(*[ask(buffer, "EVAL", slow, 1, "k") for _ in range(number)])
+
+    found = runner.run(main())
+    assert found == list(range(2, len(found) + 2)), "in the order in which they were asked"
+
+
+def test_who_gives_up_before_it_was_sent_is_not_sent(buffer: Buffer, runner: asyncio.Runner) -> None:
+    async def main() -> None:
+        await ask(buffer, "PING")
+        tasks = [asyncio.ensure_future(ask(buffer, "INCR", "k")) for _ in range(MOST + 10)]
+        await asyncio.sleep(0)
+        tasks[-1].cancel()
+        await asyncio.wait(tasks)
+        assert await ask(buffer, "GET", "k") == str(MOST + 9).encode()
 
     runner.run(main())
 
