@@ -263,6 +263,11 @@ class Settings(BaseModel):
         alias="BLOTTER_EVENTS_SSE_SECONDS",
         description="s; an event stream is ended after this and resumed by the reader",
     )
+    events_stall_seconds: _Seconds = Field(
+        20.0,
+        alias="BLOTTER_EVENTS_STALL_SECONDS",
+        description="s; a reader of events that takes nothing of what it was sent for so long is cut off",
+    )
     buffer_timeout_ms: int = Field(
         2000,
         alias="BLOTTER_BUFFER_TIMEOUT_MS",

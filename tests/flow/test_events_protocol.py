@@ -361,34 +361,6 @@ def test_an_owner_has_a_limited_number_of_live_readers(world: World, chat: str) 
     eventually(lambda: read(world, chat, offset="-1", live="long-poll").status_code == 200)
 
 
-@pytest.mark.slow  # How much the kernel and the server take before a reader counts as behind differs by machine.
-def test_a_reader_that_does_not_read_is_ended_and_costs_the_others_nothing(world: World, chat: str) -> None:
-    """Its connection takes what the kernel takes, its queue a megabyte; then it is ended, and resumes by offset."""
-
-    async def main() -> None:
-        idle = await Sse.open(world.events.url, chat, "-1", kernel_bytes=65_536)
-        idle._reader._transport.pause_reading()  # type: ignore[attr-defined]
-        fold = Fold()
-        while not fold.items:
-            await follow(world.events.url, chat, fold, batches=1)
-        text = "x" * 400_000
-        for n in range(40):
-            put = c.put("m", f"big{n}", {"role": "user", "content": text})
-            await asyncio.to_thread(world.save, chat, put)
-        await asyncio.to_thread(world.flush, chat)
-        async with asyncio.timeout(20):
-            while fold.view() != get(world, chat):
-                await follow(world.events.url, chat, fold, batches=5)
-        idle.close()
-
-    asyncio.run(main())
-
-    def dropped() -> bool:
-        return "blotter_events_dropped_total 1.0" in httpx.get(f"{world.events.url}/metrics").text
-
-    eventually(dropped)
-
-
 def test_the_process_tells_how_it_is(world: World) -> None:
     assert httpx.get(f"{world.events.url}/healthz").json() == {"status": "ok"}
     assert httpx.get(f"{world.events.url}/readyz").status_code == 200

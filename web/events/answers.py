@@ -6,10 +6,9 @@ Nothing may be kept by a cache: answers are one owner's, and a stream is told as
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Final
 
 from flask import Response as FlaskResponse
 from starlette.responses import Response
@@ -18,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 from models.errors import BlotterError
 from web.events.offsets import Position
 from web.events.queues import Queue
+from web.events.sockets import cut, find, untaken
 from web.problems import Problem, from_error
 
 CACHE_CONTROL: Final = "private, no-store"
@@ -79,15 +79,25 @@ def converted(response: FlaskResponse) -> Response:
 
 
 class Stream(Response):
-    """Server-sent events. ``chunks`` is ended, and ``queue`` with it, when the reader goes away."""
+    """Server-sent events. ``chunks`` is ended, and ``queue`` with it, when the reader goes away.
+
+    Each chunk is sent by pieces, and each waits for the server to take it: so the process holds little for a reader that
+    is slow, and one that lets a piece wait for ``stall_s`` is cut off. It reads the rest by its offset, when it reads.
+    """
 
     media_type = "text/event-stream"
 
-    def __init__(self, chunks: AsyncIterator[bytes], queue: Queue, told: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        chunks: AsyncGenerator[Sequence[bytes], None],
+        queue: Queue,
+        told: Mapping[str, str],
+        stall_s: float,
+    ) -> None:
         self.status_code = 200
         self.background = None
         self.body = b""
-        self._chunks, self._queue = chunks, queue
+        self._chunks, self._queue, self._stall_s = chunks, queue, stall_s
         # X-Accel-Buffering: nginx holds streams back otherwise.
         self.init_headers({**told, "X-Accel-Buffering": "no"})
         del self.headers["content-length"]
@@ -98,19 +108,50 @@ class Stream(Response):
         try:
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             async for chunk in self._chunks:
-                if gone.done():
-                    return
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+                for piece in _pieces(chunk):
+                    if gone.done():
+                        return
+                    async with asyncio.timeout(self._stall_s):
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+            if self._queue.dropped:
+                await self._let_go(scope, gone, self._stall_s)
+            async with asyncio.timeout(self._stall_s):
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except TimeoutError:
+            self._queue.drop()
+            await self._let_go(scope, gone, 0)
         finally:
             gone.cancel()
-            with suppress(Exception):
-                await self._close()
+            await self._chunks.aclose()
 
-    async def _close(self) -> None:
-        close: Any = getattr(self._chunks, "aclose", None)
-        if close is not None:
-            await close()
+    async def _let_go(self, scope: Scope, gone: asyncio.Future[None], within_s: float) -> None:
+        """Return when the reader, which fell behind, has taken what it was sent; cut it off where it does not in time."""
+        connection = find(scope.get("client"), scope.get("server"))
+        if connection is None:
+            return
+        with connection:
+            ends_at = asyncio.get_running_loop().time() + within_s
+            while untaken(connection) and not gone.done():
+                if asyncio.get_running_loop().time() >= ends_at:
+                    cut(connection)
+                    return
+                await asyncio.wait([gone], timeout=_LOOK_S)
+
+
+#: So often it is looked whether a reader has taken all, s.
+_LOOK_S: Final = 0.1
+#: Bytes sent at once.
+_PIECE: Final = 64 * 1024
+
+
+def _pieces(chunk: Sequence[bytes]) -> Iterator[bytes]:
+    """``chunk`` in order: small parts together, large ones cut up; nothing large is copied whole."""
+    if sum(map(len, chunk)) <= _PIECE:
+        yield b"".join(chunk)
+        return
+    for part in chunk:
+        for begin in range(0, len(part), _PIECE):
+            yield part[begin : begin + _PIECE]
 
 
 async def _until_gone(receive: Receive) -> None:

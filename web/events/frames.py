@@ -26,9 +26,9 @@ def joined(arrays: Sequence[bytes]) -> bytes:
     return b"[" + b",".join(one[1:-1] for one in arrays) + b"]"
 
 
-def data(events: bytes) -> bytes:
-    """The event that carries an array."""
-    return b"event: data\ndata: " + events + b"\n\n"
+def data(events: bytes) -> list[bytes]:
+    """The event that carries an array, in parts."""
+    return [b"event: data\ndata: ", events, b"\n\n"]
 
 
 def control(position: Position, cursor: str, *, up_to_date: bool, closed: bool = False) -> bytes:

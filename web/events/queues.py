@@ -1,7 +1,7 @@
 """A reader's queue: batches wait here until its connection takes them.
 
 Bounded by bytes: who falls behind is ended, and resumes by the offset it was told last. So a reader that does not read
-costs a fixed sum, and never slows the others.
+costs a fixed sum, and never slows the others; its connection is cut when it has taken nothing for a while (answers.py).
 """
 
 from __future__ import annotations
@@ -47,13 +47,17 @@ class Queue:
         if self._batches and (
             self._size + len(batch.events) > MOST_BYTES or len(self._batches) >= MOST_BATCHES
         ):
-            self.dropped = True
-            self._batches.clear()
-            self.end()
+            self.drop()
             return
         self._batches.append(batch)
         self._size += len(batch.events)
         self._wake.set()
+
+    def drop(self) -> None:
+        """End a reader that did not keep up; what waits for it is forgotten."""
+        self.dropped = True
+        self._batches.clear()
+        self.end()
 
     @property
     def waiting(self) -> bool:

@@ -6,9 +6,9 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Final, TypeAlias
 
 from starlette.responses import Response
 
@@ -27,6 +27,8 @@ from web.events.requests import Wish
 from web.events.watch import Entry, Watcher, refuse_partial
 from web.problems import Problem
 
+#: What is told at once, in parts: of a batch that goes to many readers there is one copy.
+Chunk: TypeAlias = Sequence[bytes]
 #: A stream with nothing to tell says so this often, s.
 HEARTBEAT_S: Final = 15.0
 #: A version above all others: nothing lies beyond, only the place itself is asked for.
@@ -123,7 +125,7 @@ class Readers:
         # The first chunk decides between a refusal and a stream.
         first = await anext(chunks)
 
-        async def all_chunks() -> AsyncIterator[bytes]:
+        async def all_chunks() -> AsyncGenerator[Chunk, None]:
             try:
                 yield first
                 async for chunk in chunks:
@@ -131,9 +133,10 @@ class Readers:
             finally:
                 await chunks.aclose()
 
-        return answers.Stream(all_chunks(), queue, {"Cache-Control": answers.CACHE_CONTROL})
+        told = {"Cache-Control": answers.CACHE_CONTROL}
+        return answers.Stream(all_chunks(), queue, told, self._settings.events_stall_seconds)
 
-    async def _chunks(self, place: Place, wish: Wish, queue: Queue) -> AsyncGenerator[bytes, None]:
+    async def _chunks(self, place: Place, wish: Wish, queue: Queue) -> AsyncGenerator[Chunk, None]:
         loop = asyncio.get_running_loop()
         life_s = min(
             self._settings.events_sse_seconds * random.uniform(0.9, 1.1),  # noqa: S311 (spread, no secret)
@@ -158,15 +161,16 @@ class Readers:
                         if left_s <= 0 or (queue.ended and not queue.waiting):
                             break
                         if not await queue.wait(min(HEARTBEAT_S, left_s)):
-                            yield frames.HEARTBEAT
+                            yield [frames.HEARTBEAT]
                             continue
-                        out, closed = [], False
+                        out: list[bytes] = []
+                        closed = False
                         for batch in queue.take():
                             at = batch.end or at
                             closed = batch.closed
-                            out.append(_told(batch, at, cursor))
+                            out += _told(batch, at, cursor)
                         if out:
-                            yield b"".join(out)
+                            yield out
                         if closed:
                             break
             finally:
@@ -201,19 +205,19 @@ class Readers:
                 del self._of_owner[wish.owner]
 
 
-def _first(entry: Entry, cursor: str, *, now: bool) -> bytes:
+def _first(entry: Entry, cursor: str, *, now: bool) -> Chunk:
     """What a stream begins with; each stretch of data is followed by its control."""
     if entry.partial:
-        data = frames.data(entry.events) if entry.events else b""
-        return data + frames.control(entry.end, cursor, up_to_date=False)
+        data = frames.data(entry.events) if entry.events else []
+        return [*data, frames.control(entry.end, cursor, up_to_date=False)]
     up_to_date = entry.attached or entry.closed
     control = frames.control(entry.end, cursor, up_to_date=up_to_date, closed=entry.closed)
     events = [one for one in (entry.events, entry.mark) if one]
-    data = frames.data(frames.joined(events)) if events else b""
+    data = frames.data(frames.joined(events)) if events else []
     # A reader that asked for nothing but the future learns first where that begins.
-    return control + data + control if now and data else data + control
+    return [control, *data, control] if now and data else [*data, control]
 
 
-def _told(batch: Batch, at: Position, cursor: str) -> bytes:
+def _told(batch: Batch, at: Position, cursor: str) -> Chunk:
     control = frames.control(at, cursor, up_to_date=batch.up_to_date, closed=batch.closed)
-    return frames.data(batch.events) + control if batch.events else control
+    return [*frames.data(batch.events), control] if batch.events else [control]

@@ -61,6 +61,8 @@ class Watcher:
         self._ledger: Ledger | None = None
         self._blind: Ledger | None = None
         self._cold = -1
+        # Whether the last read left something above the ledger's version.
+        self._more = False
         self._ring: deque[Batch] = deque()
         self._ring_bytes = 0
         # What hints told since the last read: how far they reach without a gap, and the rows they name.
@@ -102,8 +104,8 @@ class Watcher:
         turn = self._turn
         async with self._lock:
             if self._stands_at(asked):
-                # A read that began after the reader came is as good as one of its own.
-                if self._turn < turn + 2:
+                # A read that began after the reader came is as good as one of its own, if it reached the end.
+                if self._turn < turn + 2 or self._more:
                     while await self._step():
                         pass
                 entry = self._continued(queue, asked)
@@ -229,7 +231,7 @@ class Watcher:
         """Go on, and tell every reader."""
         assert self._ledger is not None
         ledger, start = self._ledger, self._ledger.position
-        self._cold = changes.cold
+        self._cold, self._more = changes.cold, changes.more
         events = frames.array(ledger.absorb(changes))
         # Hints up to here have been answered; those that were given meanwhile may reach further.
         self._reach = max(self._reach, ledger.version)
