@@ -77,7 +77,9 @@ class Caller:
         except UnicodeError:
             raise BadOwner(f"{OWNER_HEADER} must be UTF-8, percent-encoded.") from None
         if not is_owner(owner):
-            raise BadOwner(f"{OWNER_HEADER} must be 1-{_MAX_OWNER_BYTES} bytes, without control characters.")
+            raise BadOwner(
+                f"{OWNER_HEADER} must be one name of 1-{_MAX_OWNER_BYTES} bytes, without control characters."
+            )
         return owner
 
     def require(self, scope: str) -> None:

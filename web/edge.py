@@ -319,9 +319,13 @@ def environment(scope: Scope) -> dict[str, Any]:
             continue
         text = value.decode("latin-1")
         if name in environ:
-            text = f"{environ[name]}{';' if name == 'HTTP_COOKIE' else ','}{text}"
+            text = f"{environ[name]}{_BETWEEN.get(name, ',')}{text}"
         environ[name] = text
     return environ
+
+
+#: What stands between the values of a header that came more than once. No owner's name holds a line feed: of two, none is taken.
+_BETWEEN: Final = {"HTTP_COOKIE": ";", "HTTP_BLOTTER_OWNER": "\n"}
 
 
 @lru_cache(maxsize=1024)

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from typing import Any
 
+import jwt
 import pytest
 
 from models.settings import Settings
@@ -32,19 +33,30 @@ async def nothing() -> dict[str, Any]:
     raise AssertionError("no body was announced")
 
 
-async def answer(edge: Edge) -> list[dict[str, Any]]:
+async def answer(edge: Edge, **scope: Any) -> list[dict[str, Any]]:
     sent: list[Any] = []
 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    await asyncio.wait_for(edge(dict(SCOPE), nothing, send), 10)
+    await asyncio.wait_for(edge({**SCOPE, **scope}, nothing, send), 10)
     return sent
 
 
 def test_a_request_is_answered_by_a_thread(edge: Edge) -> None:
     start, body = asyncio.run(answer(edge))
     assert (start["status"], body["body"]) == (200, b'{"status":"ok"}')
+
+
+def test_who_acts_for_two_owners_at_once_acts_for_neither(edge: Edge) -> None:
+    """Joined by a comma, as other headers are, they named a third one: what was saved would have been his."""
+    claims = {"sub": "backend", "scope": "blotter:act-for", "exp": 1 << 40}
+    token = jwt.encode(claims, "x" * 32, "HS256").encode()
+    owners = [(b"blotter-owner", b"ann"), (b"blotter-owner", b"bob")]
+    scope = {"path": "/api/conversations", "raw_path": b"/api/conversations"}
+    headers = [(b"authorization", b"Bearer " + token), *owners]
+    start, body = asyncio.run(answer(edge, **scope, headers=headers))
+    assert (start["status"], b"Blotter-Owner must be one name" in body["body"]) == (422, True)
 
 
 @pytest.mark.parametrize("fault", [RuntimeError, SystemExit])
