@@ -103,7 +103,7 @@ def test_it_asks_first_and_says_what_it_does_not_reach(chat: CrewRig, blotter: C
     fill(chat, "c0")
     for answer in ("n\n", ""):
         asked = blotter("erase", "ann", exits=1, answer=answer)
-        assert "ann: 1 conversations, 0 rows in Postgres, " in asked.stderr
+        assert "ann: 1 conversation, 0 rows in Postgres, " in asked.stderr
     assert len(chat.texts("c0")) == 2
     result = blotter("erase", "ann", answer="y\n")
     assert "a scan of the whole buffer and of all tables finds nothing of it" in result.stderr
