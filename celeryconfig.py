@@ -3,33 +3,22 @@ hint ("partition N has work"), and beat's sweep, or a worker itself, finds whate
 """
 
 from datetime import timedelta
-from typing import Any
 
+from models.pipeline.brokers import celery_options
 from models.settings import current
 
 _settings = current()
 
 # ---------------------------------------------------------------- the broker
-broker_url = _settings.celery_broker_url
+# A frozen broker costs a worker this long, not for ever (the default). The doorbell has 0.5 s of its own.
+_broker = celery_options(_settings, patience_s=5.0, connect_s=2.0)
+broker_url = _broker["broker_url"]
+broker_transport_options = _broker["broker_transport_options"]
 # A worker started before its broker waits for it, and one that lost it comes back, for ever.
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
 # Getting a connection never waits for ever (Celery's default).
 broker_pool_acquire_timeout = 0.5
-broker_transport_options: dict[str, Any] = (
-    {
-        # A frozen broker costs a worker this long, not for ever (the default). The doorbell has 0.5 s of its own.
-        "socket_timeout": 5.0,
-        "socket_connect_timeout": 2.0,
-        "socket_keepalive": True,
-        # A half-open connection is noticed after brpop_timeout + twice this.
-        "health_check_interval": 5,
-        # A message a killed worker had taken comes back after this, long after it expired; no countdown comes near it.
-        "visibility_timeout": 60,
-    }
-    if broker_url.startswith(("redis", "sentinel", "unix"))
-    else {}
-)
 # One try: who publishes is a save or a flush, and neither waits for a broker. (`retry=False` would be slower: 6 s.)
 task_publish_retry = True
 task_publish_retry_policy = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0}
@@ -44,6 +33,8 @@ accept_content = ["json"]
 # back after each death of its worker would loop for ever on a row that kills it. What was due still is.
 task_acks_late = False
 task_create_missing_queues = True
+task_default_queue_type = _broker["task_default_queue_type"]
+task_create_missing_queue_type = _broker["task_create_missing_queue_type"]
 task_default_queue = "blotter"
 task_routes = {"blotter.*": {"queue": "blotter"}}
 timezone = "UTC"

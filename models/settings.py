@@ -51,6 +51,12 @@ class Settings(BaseModel):
         alias="CELERY_BROKER_URL",
         description="Celery's broker; never the buffer's server",
     )
+    broker_master: str = Field(
+        "mymaster",
+        alias="BLOTTER_BROKER_MASTER",
+        min_length=1,
+        description="name of the broker's primary, where CELERY_BROKER_URL lists Sentinels (`sentinel://a:26379;sentinel://b:26379`)",
+    )
     database_prepare: bool = Field(
         True,
         alias="DATABASE_PREPARE",

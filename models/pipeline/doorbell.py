@@ -24,6 +24,7 @@ from celery import Celery
 from kombu.exceptions import KombuError
 
 from models import tracing
+from models.pipeline.brokers import celery_options, is_redis
 from models.settings import Settings
 
 log = logging.getLogger("blotter.doorbell")
@@ -46,14 +47,10 @@ class Doorbell:
         self._silence_s = silence_s
         self._celery = Celery("blotter-doorbell", set_as_current=False)
         self._celery.config_from_object("celeryconfig")
-        options = {"broker_url": settings.celery_broker_url}
-        self._celery.conf.update(options)
-        if settings.celery_broker_url.startswith(("redis", "sentinel", "unix")):
-            self._celery.conf.broker_transport_options = {
-                **self._celery.conf.broker_transport_options,
-                "socket_timeout": PATIENCE_S,
-                "socket_connect_timeout": PATIENCE_S,
-            }
+        self._celery.conf.update(celery_options(settings, patience_s=PATIENCE_S, connect_s=PATIENCE_S))
+        #: What the message carries. RabbitMQ delays by whole seconds, or has the worker hold what it delivered: there the
+        #: thread waits before it sends.
+        self._countdown_s = COUNTDOWN_S if is_redis(settings.celery_broker_url) else 0.0
         self._begin()
 
     def _begin(self) -> None:
@@ -99,10 +96,13 @@ class Doorbell:
     def _run(self) -> None:
         while True:
             with self._state:
-                while not self._wanted:
-                    if self._closed:
-                        return
-                    self._state.wait()
+                if not self._wanted:
+                    while not self._wanted:
+                        if self._closed:
+                            return
+                        self._state.wait()
+                    if not self._countdown_s:
+                        self._state.wait_for(lambda: self._closed, COUNTDOWN_S)
                 partition, headers = self._wanted.popitem()
                 self._busy = True
             self._publish(partition, headers)
@@ -116,7 +116,7 @@ class Doorbell:
                 FLUSH_TASK,
                 args=(partition,),
                 headers=headers,
-                countdown=COUNTDOWN_S,
+                countdown=self._countdown_s or None,
                 expires=EXPIRES_S,
                 ignore_result=True,
             )

@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import redis
@@ -21,6 +22,8 @@ from redis.retry import Retry
 
 from models.errors import BlotterError, StoreUnavailable
 from models.pipeline import policy
+from models.pipeline.brokers import celery_options
+from models.settings import Settings
 
 if TYPE_CHECKING:
     from models.pipeline.service import Pipeline
@@ -71,16 +74,24 @@ class Around:
             store = str(error)
         with contextlib.suppress(BlotterError):
             faults = policy.examine(pipeline.buffer.client, pipeline.settings).faults
-        return States(store, broker_state(pipeline.settings.celery_broker_url), faults)
+        return States(store, state_of_broker(pipeline.settings), faults)
 
 
-def broker_state(url: str) -> str:
-    """Whether the broker answers: "ok", else what kind of fault it was: messages of clients may hold the address."""
+def state_of_broker(settings: Settings) -> str:
+    """`broker_state` of the one that the settings name."""
+    options = celery_options(settings, patience_s=PATIENCE_S, connect_s=PATIENCE_S)
+    return broker_state(settings.celery_broker_url, options["broker_transport_options"])
+
+
+def broker_state(url: str, transport: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """Whether the broker answers: "ok", else what kind of fault it was: messages of clients may hold the address.
+    ``transport``: Celery's options for it.
+    """
     try:
         if urlsplit(url).scheme in ("redis", "rediss", "unix", "redis+socket"):
             _ping_redis(url.replace("redis+socket://", "unix://", 1))
         else:
-            _connect(url)
+            _connect(url, transport)
     except Exception as error:  # noqa: BLE001 (kombu's transports raise their clients' own errors too)
         known = isinstance(error, (KombuError, RedisError, OSError))
         return "unavailable" if known else type(error).__name__
@@ -96,8 +107,8 @@ def _ping_redis(url: str) -> None:
         client.ping()
 
 
-def _connect(url: str) -> None:
-    connection = Connection(url, connect_timeout=PATIENCE_S)
+def _connect(url: str, options: Mapping[str, Any]) -> None:
+    connection = Connection(url, connect_timeout=PATIENCE_S, transport_options=dict(options))
     # The transport's own call: the connection's would try again after two seconds.
     transport = connection.transport
     transport.close_connection(transport.establish_connection())
