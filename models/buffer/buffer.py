@@ -181,6 +181,8 @@ class Buffer:
             "window_ms": WINDOW_MS,
             "bell_ms": BELL_MS,
         }
+        #: As meta holds the number of partitions: scripts refuse who knows another.
+        self.of = str(len(self.partitions))
         self._limits = {
             "item": settings.max_item_bytes,
             "items": settings.max_conversation_items,
@@ -251,10 +253,14 @@ class Buffer:
             args = [fresh, len(self.partitions), codec.FORMAT, run_ids[keys.meta], 0]
             found = call(self.client, "init", [keys.meta, keys.epoch], args, retries=1)
             epoch, partitions, layout = (part.decode() for part in found)
-            if int(partitions) != len(self.partitions):
+            if partitions == "0":
                 raise BufferPolicyError(
-                    f"the buffer was laid out with {partitions} partitions, BLOTTER_PARTITIONS says {len(self.partitions)}: "
-                    "set it back, or drain and empty the buffer first"
+                    "the buffer is getting another number of partitions (`blotter repartition`; if that broke off, run it again)"
+                )
+            if partitions != self.of:
+                raise BufferPolicyError(
+                    f"the buffer was laid out with {partitions} partitions, BLOTTER_PARTITIONS says {self.of}: "
+                    f"set it back, or have the buffer laid out anew by `blotter repartition {self.of}`"
                 )
             if int(layout) != codec.FORMAT:
                 raise BufferPolicyError(
@@ -293,12 +299,14 @@ class Buffer:
             fresh = found[0].decode()
 
     def laid_out(self) -> int | None:
-        """The number of partitions the buffer was laid out with; None where it is empty. Raises BufferUnavailable."""
+        """The number of partitions the buffer was laid out with (being closed, it is the old one); None where it is empty.
+        Raises BufferUnavailable.
+        """
         try:
-            found = self.client.hget(self.partitions[0].meta, "n")
+            found, before = self.client.hmget(self.partitions[0].meta, "n", "was")
         except RedisError as error:
             raise translate(error) from error
-        return None if found is None else int(found)
+        return None if found is None else int(before or found)
 
     # ------------------------------------------------------------------ save
     def save(
@@ -317,8 +325,7 @@ class Buffer:
         request = {
             "mode": mode, "uid": uid, "owner": place.owner, "id": place.id, "now_us": self.now_us, "commands": commands,
             "count": REPLAY_ENTRIES, "replay_bytes": REPLAY_BYTES, "fresh": fresh, "base": base, "pull": pull,
-            "expect_mp": expect_mp,
-            **self._common, **self._limits,
+            "expect_mp": expect_mp, "of": self.of, **self._common, **self._limits,
         }  # fmt: skip
         # A second run of a save that carries a revision or an offset is told to be a duplicate; any other may say noop
         # where it was accepted, or overwrite what came between.
@@ -372,6 +379,7 @@ class Buffer:
             "trust": trust,
             "at": at,
             "most": most,
+            "of": self.of,
         }
         key_list = [
             keys.meta, keys.epoch, keys.rows(uid), keys.bodies(uid), keys.journal(uid), keys.image_rows(uid),
@@ -490,6 +498,7 @@ class Buffer:
             "header": staged.header,
             "open": staged.open,
             "force": force,
+            "of": self.of,
         }
         answer: bytes = call(
             self.client,

@@ -91,6 +91,7 @@ def follow(buffer: Buffer, requests: Sequence[FollowRequest]) -> list[FollowRepl
             "census": request.census,
             "most": request.most,
             "e": request.epoch,
+            "of": buffer.of,
         }
         key_list = [keys.meta, keys.epoch, keys.rows(uid), keys.bodies(uid), keys.journal(uid)]
         calls.append((key_list, [_encode(body)]))

@@ -7,7 +7,8 @@ version), ``I`` an item's id (which holds no slash).
 ======================== ====== =====================================================================================
 key                      type   what it holds; who writes it; when it goes
 ======================== ====== =====================================================================================
-blotter:{pN}:meta        hash   e buffer epoch, n partitions, f format, run the server's run_id; init; never
+blotter:{pN}:meta        hash   e buffer epoch, n partitions (0: closed, was: before), f format, run the server's run_id; init,
+                                relay; never
 blotter:{pN}:epoch       string eviction counter, the guard of adoption; evict, outdate raise it; never
 blotter:{pN}:c:U         hash   "h" header (counters), "c/" the conversation's row, "K/I" an item's row, "v/I/number" a
                                 version not yet committed, "l/I" links that wait for message I; save, ack, settle; evict

@@ -48,6 +48,7 @@ _PARTS: Final[dict[str, tuple[str, ...]]] = {
     "overdue": (),
     "pull": (),
     "read": ("common",),
+    "relay": (),
     "release": (),
     "renew": (),
     "revive": ("common",),

@@ -15,9 +15,9 @@ from tests.buffer.chat import Chat
 from tests.buffer.smoke import everything
 from tests.servers import eventually, start_valkey
 
-#: Scripts that only `blotter verify`, `blotter erase`, the sweep's samples and saves that wait for replicas call, and their
-#: tests.
-ELSEWHERE = {"audit", "mark", "mend", "sample", "wipe"}
+#: Scripts that only `blotter verify`, `erase` and `repartition`, the sweep's samples and saves that wait for replicas call,
+#: and their tests.
+ELSEWHERE = {"audit", "mark", "mend", "relay", "sample", "wipe"}
 
 #: Stands before a script's own text: a `redis` that knows which keys were declared, and notes that it ran.
 GUARD = """

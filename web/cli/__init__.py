@@ -31,6 +31,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType({
     "backfill": ("web.cli.backfill", "Put an export back."),
     "erase": ("web.cli.erase", "Erase everything of an owner, with proof."),
     "sweep": ("web.cli.sweep", "Run one sweep now."),
+    "repartition": ("web.cli.repartition", "Give the buffer another number of partitions."),
     "db": ("web.cli.db", "Bring the database's schema up to date, or check it."),
     "openapi": ("web.cli.openapi", "Print the API's OpenAPI document."),
 })  # fmt: skip

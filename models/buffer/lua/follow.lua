@@ -5,16 +5,16 @@
 -- ARGV 1 request, a MessagePack map: since, at (the version up to which names tells what changed), names [..] or false
 --        (look at every row), known {name -> {version, {ref -> bytes}}}, awaited {name -> version},
 --        census (tell every row that is not committed), most (bytes; at least one row is given), e (the buffer epoch
---        that known belongs to)
+--        that known belongs to), of (partitions, as save)
 -- Returns a MessagePack array {head, items}. head: s uninit | blind | cold (p epoch) | suspect | ok, e buffer epoch,
 --      v version reached, more (rows above v are left), ph purge horizon, gone (deleted), stored [name ..],
 --      unstored [name, version, ..] (census); items, by version: {name, row, bodies, parts, [ref, tail, ..] or false}
 -- Prevents: a reader that mixes two versions, and one that gets a long text again with each word.
 -- Names are a shortcut: where the conversation is beyond `at`, every row is looked at.
 local req = cmsgpack.unpack(ARGV[1])
-local e = redis.call('HGET', KEYS[1], 'e')
+local e, of = unpack(redis.call('HMGET', KEYS[1], 'e', 'n'))
 local function refuse(head) return '\146' .. pack_(head) .. '\144' end
-if not e then return refuse({ s = 'uninit' }) end
+if not e or of ~= req.of then return refuse({ s = 'uninit' }) end
 if redis.call('EXISTS', KEYS[5]) == 1 then return refuse({ s = 'blind', e = e }) end
 if not use(KEYS[3], KEYS[4]) then
   return refuse({ s = 'cold', e = e, p = tonumber(redis.call('GET', KEYS[2]) or '0') })

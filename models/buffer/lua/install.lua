@@ -4,7 +4,7 @@
 -- KEYS 1 meta, 2 epoch, 3 rows, 4 bodies, 5 staged rows, 6 staged bodies, 7 due, 8 open, 9 idle, 10 dead, 11 journal
 -- ARGV 1 request, a MessagePack map: uid, epoch (before the load), header (n, bytes, last, owner, id, mp, ph),
 --        open [[name, deadline] ..], force (merge although the buffer epoch is the same: a flush saw a newer row in
---        Postgres), full
+--        Postgres), full, of (partitions, as save)
 -- Returns ok | merged | moved (epoch) | hot (already there) | uninit | lost (staging expired)
 -- Prevents: a base older than a commit since (every eviction raises the epoch), a half-staged base, a rolled-back row
 --      that hides a newer one, dirty rows lost to an older base, and rows Postgres lost that would count as stored.
@@ -14,8 +14,8 @@ local function refuse(word)
   redis.call('UNLINK', KEYS[5], KEYS[6])
   return word
 end
-local meta = redis.call('HGET', KEYS[1], 'e')
-if not meta then return refuse('uninit') end
+local meta, of = unpack(redis.call('HMGET', KEYS[1], 'e', 'n'))
+if not meta or of ~= req.of then return refuse('uninit') end
 if tonumber(redis.call('GET', KEYS[2]) or '0') ~= req.epoch then return refuse('moved') end
 local hot = use(KEYS[3], KEYS[4])
 if hot and H.be == meta and not req.force then return refuse('hot') end

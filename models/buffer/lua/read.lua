@@ -3,16 +3,16 @@
 -- KEYS 1 meta, 2 epoch, 3 rows, 4 bodies, 5 journal, 6 image rows, 7 image bodies
 -- ARGV 1 request, a MessagePack map: mode rows (headers only) | full | names (names [..]) | since (the
 --        conversation's row and what is newer than since),
---        trust, at (version the names were chosen at; 0 any), most (bytes: full answers rows only above it; 0 no bound)
+--        trust, at (version the names were chosen at; 0 any), most (bytes: full answers rows only above it; 0 no bound), of (partitions, as save)
 -- Returns a MessagePack array {head, items}. head: s uninit | cold (p epoch) | suspect | moved | ok, e buffer epoch,
 --      v version, h header, now ms, partial (blind), suspect (with trust), whole (bodies included); items: {name, row, bodies or false, parts or
 --      false}, without bodies {name, row}
 -- Prevents: a reader that mixes two versions of a conversation.
 local req = cmsgpack.unpack(ARGV[1])
 clock(0)
-local meta = redis.call('HMGET', KEYS[1], 'e')
+local meta = redis.call('HMGET', KEYS[1], 'e', 'n')
 local function refuse(head) return '\146' .. pack_(head) .. '\144' end
-if not meta[1] then return refuse({ s = 'uninit' }) end
+if not meta[1] or meta[2] ~= req.of then return refuse({ s = 'uninit' }) end
 local partial = redis.call('EXISTS', KEYS[5]) == 1
 local rows_key, bodies_key = KEYS[3], KEYS[4]
 if partial then rows_key, bodies_key = KEYS[6], KEYS[7] end

@@ -9,9 +9,10 @@
 -- ARGV 1 request, a MessagePack map: mode, uid, owner, id, now_us (0: the server's TIME), commands [..] (hot, blind),
 --      count, replay_bytes (replay: entries at most; none more from this size on), fresh, base (epoch at which Postgres held nothing; -1 unknown), pull, expect_mp
 --      (-1: any), full, stream_ms, autosave_ms, stale_ms, stale_tool_ms, stale_approval_ms, item, items, bytes,
---      parts, links (limits; none at a replay: what was acknowledged is kept), window_ms, bell_ms
+--      parts, links (limits; none at a replay: what was acknowledged is kept), window_ms, bell_ms,
+--      of (the number of partitions the caller knows)
 --      2 channel of change hints (shard)
--- Returns a MessagePack map: s done | uninit | cold (p epoch) | blind | hot | suspect | moved | gone;
+-- Returns a MessagePack map: s done | uninit (or of another number of partitions) | cold (p epoch) | blind | hot | suspect | moved | gone;
 --      with done: e buffer epoch, v the conversation's version, items [outcome ..], ring, list (without KEYS 15:
 --      version of the conversation's row while it is dirty), left (replay: entries not yet applied), lost (replay: outcome -> number
 --      of entries superseded)
@@ -22,8 +23,8 @@
 -- that only delete, which must get through.
 local req = cmsgpack.unpack(ARGV[1])
 clock(req.now_us)
-local meta = redis.call('HMGET', KEYS[1], 'e', 'f')
-if not meta[1] then return pack_({ s = 'uninit' }) end
+local meta = redis.call('HMGET', KEYS[1], 'e', 'n')
+if not meta[1] or meta[2] ~= req.of then return pack_({ s = 'uninit' }) end
 local blind = req.mode == 'blind'
 local journaled = redis.call('EXISTS', KEYS[11]) == 1
 if req.mode == 'hot' and journaled then return pack_({ s = 'blind', e = meta[1] }) end
