@@ -376,3 +376,29 @@ def test_the_log_holds_no_id_and_no_token(world: World, chat: str) -> None:
     assert '"route":"events"' in text
     assert chat not in text
     assert bearer()["Authorization"].split(".")[1][:20] not in text
+
+
+def test_offsets_of_others_and_nonsense_tell_nothing_and_are_no_fault(world: World, chat: str) -> None:
+    """Another owner's conversation is one that is not there, live or not, with an offset that was its own, or none."""
+    own = read(world, chat).headers["stream-next-offset"]
+    other = f"c{next(_numbers)}"
+    world.say(other, "m", "younger")
+    beyond = read(world, other).headers["stream-next-offset"]
+    for live in ({}, {"live": "long-poll"}, {"live": "sse"}):
+        for offset in ("-1", own, "now", "0", "9" * 16, f"{'9' * 16}_00000"):
+            answer = httpx.get(
+                world.events.path(chat), params={"offset": offset, **live}, headers=bearer("eve")
+            )
+            assert answer.status_code == 404, (live, offset, answer.text)
+            assert chat not in answer.text
+        # One of a younger conversation lies beyond the end of this one.
+        assert read(world, chat, offset=beyond, **live).status_code == 410
+        for offset in ("9" * 17, "1_123456", "-0", "0x1", "٣", "1\n", "%00", "1e3", "now ", "1" * 5000):
+            assert read(world, chat, offset=offset, **live).status_code == 400, (live, offset)
+    twice = httpx.get(f"{world.events.path(chat)}?offset=-1&offset=now", headers=bearer())
+    assert twice.status_code == 400
+    assert (
+        httpx.get(f"{world.events.path(chat)}?offset=-1&token={bearer()['Authorization'][7:]}").status_code
+        == 401
+    )
+    assert httpx.get(world.events.path("a b"), headers=bearer()).status_code == 422
