@@ -144,7 +144,7 @@ def test_stdout_is_the_export_and_nothing_else(chat: CrewRig, blotter: Console) 
     fill(chat, "c1")
     result = blotter("export", "--owner", "ann", "--conversation", "c1")
     assert [json.loads(line)["type"] for line in result.stdout.split("\n")[:-1]][-1] == "end"
-    assert "1 conversations in" in result.stderr
+    assert "1 conversation in" in result.stderr
     missing = blotter("export", "--owner", "ann", "--conversation", "c1", "--conversation", "no", exits=1)
     assert "ann has no conversation no" in missing.stderr
     other = blotter("export", "--owner", "bob", "--conversation", "c1", exits=1)

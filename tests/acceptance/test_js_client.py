@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -125,11 +124,9 @@ def test_the_package_works_where_it_is_installed(node: str, tmp_path: Path) -> N
     [package] = json.loads(packed.stdout)
     folder = tmp_path / "node_modules" / "blotter-client"
     folder.mkdir(parents=True)
-    with tarfile.open(tmp_path / package["filename"]) as archive:
-        archive.extractall(folder, filter="data")
-    (folder / "package").rename(folder.with_name("unpacked"))
-    folder.rmdir()
-    folder.with_name("unpacked").rename(folder)
+    subprocess.run(
+        ["tar", "-xzf", tmp_path / package["filename"], "-C", folder, "--strip-components=1"], check=True
+    )
     script = """
         import { createBlotter, LIMITS, foldEvent } from "blotter-client";
         import { historyAdapter } from "blotter-client/assistant-ui";

@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from models import logs, tracing
 from models.errors import BlotterError, BufferUnavailable
@@ -25,6 +26,8 @@ log = logging.getLogger("blotter.start")
 
 #: What granian is given for web, in the Procfile.
 WEB = "web.edge:create_app"
+#: How granian itself logs.
+LOG_CONFIG = Path(__file__).resolve().parent.parent / "granian-log.json"
 #: How long a port may stay taken by a predecessor that was just killed.
 PORT_WAIT_S = 3.0
 
@@ -87,6 +90,9 @@ def main() -> None:
         check(argv, os.environ)
     except (BlotterError, CannotRun) as error:
         sys.exit(f"Error: {error}")
+    if argv[0] == "granian" and "--log-config" not in argv:
+        # Whatever folder the Procfile lies in.
+        argv[1:1] = ["--log-config", str(LOG_CONFIG)]
     os.execvp(argv[0], argv)  # noqa: S606
 
 
