@@ -1382,6 +1382,7 @@ export class Blotter extends EventTarget {
     yield message;
     let heard = () => {};
     let failure = null;
+    let over = false;
     const following = this.follow(conversationId, {
       offset: view.version,
       signal,
@@ -1390,12 +1391,14 @@ export class Blotter extends EventTarget {
         heard();
       },
     });
-    following.done.catch((error) => {
-      failure = error;
+    const ended = (error) => {
+      if (error) failure = error;
+      else over = true;
       heard();
-    });
+    };
+    following.done.then(() => ended(null), ended);
     try {
-      while (isOpen(message) && !signal?.aborted) {
+      while (isOpen(message) && !signal?.aborted && !this.#disposed) {
         if (failure !== null) {
           await new Promise((next) => this.#env.setTimeout(next, pollMs));
           const path = `${this.#path(conversationId)}/messages/${encodeURIComponent(id)}`;
@@ -1406,16 +1409,17 @@ export class Blotter extends EventTarget {
           continue;
         }
         const now = find();
-        if (now === undefined) throw new BlotterError(410, { title: "Deleted" });
+        if (now === undefined || view.deleted) throw new BlotterError(410, { title: "Deleted" });
         if (now !== message) {
           message = now;
           yield message;
           continue;
         }
+        if (over) return; // nothing more will be heard
         await new Promise((next) => {
           heard = next;
           signal?.addEventListener("abort", next, { once: true });
-          if (find() !== message || failure !== null) next();
+          if (find() !== message || failure !== null || over) next();
         });
       }
     } finally {
