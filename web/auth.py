@@ -31,7 +31,8 @@ ACT_FOR: Final = "blotter:act-for"
 OPERATE: Final = "blotter:operate"
 OWNER_HEADER: Final = "Blotter-Owner"
 
-_LEEWAY_S: Final = 10
+#: So long after its `exp` a token still holds, s: clocks differ.
+LEEWAY_S: Final = 10
 _REMEMBERED: Final = 10_000
 _REMEMBER_S: Final = 300.0
 _MAX_TOKEN: Final = 8192
@@ -177,7 +178,7 @@ class Verifier:
             algorithms=algorithms,
             audience=self._audience,
             issuer=self._issuer,
-            leeway=_LEEWAY_S,
+            leeway=LEEWAY_S,
             options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
         )
         return claims

@@ -18,6 +18,7 @@ from tests.flow.events import EventsProcess, Fold, Refused, Sse, bearer, events_
 from tests.flow.rig import Rig, rig
 from tests.servers import RunningPostgres, eventually, start_valkey
 from web import render
+from web.auth import LEEWAY_S
 
 PAGE = "https://chat.example.com"
 _numbers = itertools.count(1)
@@ -261,7 +262,9 @@ def test_a_stream_begins_with_a_checkpoint_and_pairs_data_with_control(world: Wo
     assert [event["type"] for event in found[1][1]] == ["epoch"]
 
 
-def test_a_stream_ends_after_its_time_and_when_the_token_expires(world: World, chat: str) -> None:
+def test_a_stream_ends_after_its_time_and_when_the_token_is_refused_from_then_on(
+    world: World, chat: str
+) -> None:
     async def life(headers: dict[str, str]) -> float:
         began = time.monotonic()
         connection = await Sse.open(world.events.url, chat, "-1", headers)
@@ -271,7 +274,26 @@ def test_a_stream_ends_after_its_time_and_when_the_token_expires(world: World, c
         return time.monotonic() - began
 
     assert 1.5 < asyncio.run(life(bearer())) < 4
-    assert asyncio.run(life(bearer(seconds=1.2))) < 1.6
+    spent = bearer(seconds=1.2 - LEEWAY_S)
+    assert 1.0 < asyncio.run(life(spent)) < 1.6
+    with pytest.raises(Refused) as refused:
+        asyncio.run(life(spent))
+    assert refused.value.args[0] == 401
+
+
+def test_whoever_polls_on_with_a_token_that_ran_out_waits_until_it_is_refused(
+    world: World, chat: str
+) -> None:
+    offset = read(world, chat).headers["stream-next-offset"]
+    spent = bearer(seconds=1.9 - LEEWAY_S)
+    statuses = []
+    while 401 not in statuses:
+        query = {"offset": offset, "live": "long-poll"}
+        statuses.append(
+            httpx.get(world.events.path(chat), params=query, headers=spent, timeout=10).status_code
+        )
+    # 0.5 s each, and a last one that is shorter.
+    assert len(statuses) <= 5, statuses
 
 
 def test_deleting_the_conversation_is_the_last_event_and_closes_the_stream(world: World, chat: str) -> None:

@@ -9,7 +9,7 @@ from starlette.datastructures import Headers, QueryParams
 
 from models.identity import is_id
 from models.settings import Settings
-from web.auth import Verifier
+from web.auth import LEEWAY_S, Verifier
 from web.events.offsets import Position, parse_offset
 from web.problems import Problem, invalid
 from web.rate import OwnerRate
@@ -18,7 +18,7 @@ Live = Literal["", "long-poll", "sse"]
 
 
 class Wish(NamedTuple):
-    """Who reads what, from where, how. ``expires_at``: of the token, Unix time in s."""
+    """Who reads what, from where, how. ``expires_at``: from then on the token is refused, Unix time in s."""
 
     owner: str
     conversation_id: str
@@ -58,7 +58,10 @@ class Gate:
 
 
 def _expiry(authorization: str | None) -> float:
-    """`exp` of a token that was just checked."""
+    """When a token that was just checked will be refused.
+
+    Not its `exp`: readers sent away at that time were let in with it again, and sent away, for all of the leeway.
+    """
     token = (authorization or "").partition(" ")[2].strip()
     claims = jwt.decode(token, options={"verify_signature": False})
-    return float(claims["exp"])
+    return float(claims["exp"]) + LEEWAY_S
