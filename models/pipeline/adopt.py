@@ -53,14 +53,18 @@ class Adopter:
         self._store = store
         self._ring = ring
 
-    def adopt(self, place: Place, *, force: bool = False, keep_empty: bool = False) -> Adopted:
+    def adopt(
+        self, place: Place, *, force: bool = False, keep_empty: bool = False, epoch: int | None = None
+    ) -> Adopted:
         """Make the conversation hot. ``force``: merge although it is hot (Postgres was seen to hold a newer row).
         ``keep_empty``: install an empty base too (a journal waits for it, or the conversation is hot already).
+        ``epoch``: the partition's, where the buffer just told it.
 
         Raises StoreUnavailable, BufferUnavailable, BufferFull, Contention.
         """
         for _ in range(TRIES):
-            epoch = self._buffer.epoch(place)
+            if epoch is None:
+                epoch = self._buffer.epoch(place)
             reach("adopt.1")
             snapshot, horizon = self._store.base(place.uid)
             reach("adopt.2")
@@ -73,6 +77,7 @@ class Adopter:
                 return Adopted(answer, epoch)
             if answer == "uninit":
                 self._buffer.initialise()
+            epoch = None
         raise Contention("the conversation was evicted again and again while it was being adopted")
 
     def replay(self, place: Place) -> int:

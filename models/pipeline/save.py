@@ -97,7 +97,7 @@ class Saver:
                 mode = reply.s  # type: ignore[assignment]
             elif reply.s == "cold":
                 try:
-                    adopted = aside(self._adopter.adopt, place)
+                    adopted = aside(self._adopter.adopt, place, epoch=reply.p)
                     base = adopted.epoch if adopted.answer == "empty" else -1
                 except StoreUnavailable:
                     mode = "blind"

@@ -247,6 +247,8 @@ class TestRun:
         assert {"web", "worker", "beat"} <= set(programs)
         assert programs["web"][:2] == ["/bin/sh", "-c"]
         assert programs["web"][2].startswith("exec python -m web.cli.start granian ")
+        # Where they share a machine, a drain takes what saves leave.
+        assert programs["worker"][2].startswith("exec nice -n 10 python -m web.cli.start celery ")
 
     def test_other_process_managers_read_the_procfile_alike(self) -> None:
         from honcho.environ import parse_procfile

@@ -85,9 +85,7 @@ def test_the_entry_point_becomes_what_the_procfile_says(program: str, tmp_path: 
     )
     folder, *said = done.stdout.split(" ")
     line = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", read_procfile(ROOT / "Procfile")[program][-1])
-    expected = (
-        line.removeprefix("exec python ").replace("--host 127.0.0.1", "--host 0.0.0.0").replace('"', "")
-    )
+    expected = line.partition(" python ")[2].replace("--host 127.0.0.1", "--host 0.0.0.0").replace('"', "")
     assert " ".join(said).strip() == expected
     assert (folder, (metrics / "old").exists()) == ((str(metrics), False) if program == "web" else ("", True))
 
