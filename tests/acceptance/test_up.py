@@ -22,7 +22,8 @@ import redis
 
 from tests.acceptance.up import CHECKOUT, ON_STANDIN, STANDIN, Up, alive, up
 from tests.servers import eventually, private_directory, start_postgres, start_valkey
-from web.cli.folder import free_port
+from web.cli.folder import Folder, free_port
+from web.cli.supervisor import clear_leftovers
 
 AS_ROOT = os.geteuid() == 0
 
@@ -107,6 +108,20 @@ def test_a_second_start_on_the_same_folder_is_refused_in_one_sentence(
     assert f"in use by `blotter up` (process {running.process.pid})" in said
     assert (running.folder / "env").exists()
     assert rows(environ) == ([1], [b"k1"])
+
+
+def test_a_copy_of_a_folder_in_use_ends_nothing_of_the_other_one(
+    one_run: tuple[Up, dict[str, str]], folder: Path
+) -> None:
+    """Its pid files name programs that run, but for the folder it was copied from."""
+    running, _ = one_run
+    shutil.copytree(running.folder / "run", folder / "run")
+    family = {process.pid for process in running.family()}
+    said: list[str] = []
+    clear_leftovers(Folder(folder), said.append)
+    assert said == []
+    assert {process.pid for process in running.family()} >= family
+    assert not list((folder / "run").glob("*.pid"))
 
 
 def test_a_password_typed_into_the_environment_reaches_only_a_private_file(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import json
 import os
 import socket
 import subprocess
@@ -20,8 +21,9 @@ from models.postgres.connecting import libpq_url
 from models.settings import load
 from web.cli.errors import CannotRun
 from web.cli.folder import Folder, free_port
+from web.cli.postgres_server import _why
 from web.cli.procfile import read_procfile
-from web.cli.run import CHECKOUT, choose_port, why_not_ours
+from web.cli.run import CHECKOUT, choose_port, claimed, why_not_ours
 from web.cli.start import check
 
 KEY = {"BLOTTER_JWT_SECRET": "a-secret-of-at-least-32-bytes-for-tests"}
@@ -213,3 +215,42 @@ def test_the_port_of_the_api_is_remembered_until_somebody_has_it(tmp_path: Path)
         with pytest.raises(CannotRun, match="is taken"):
             choose_port(first, folder)
     assert choose_port(None, folder) == second
+
+
+def test_of_two_that_start_at_once_the_second_gets_another_port(tmp_path: Path) -> None:
+    """granian shares its port, and listens only at the end of a start: until then nothing would show that it is taken."""
+    first, second = Folder(tmp_path / "1"), Folder(tmp_path / "2")
+    for folder in (first, second):
+        folder.create()
+    port = choose_port(None, first)
+    with claimed(port):
+        assert choose_port(None, second) != port
+        with pytest.raises(CannotRun, match=f"port {port} of 127.0.0.1 is taken by another `blotter up`"):
+            claimed(port)
+    assert choose_port(None, Folder(tmp_path / "1")) == port
+
+
+@pytest.mark.parametrize("text", ["[1", "[1]", '{"web": "x"}', '{"web": 99999999}', '{"web": null}', "\0"])
+def test_remembered_ports_that_are_none_are_chosen_anew(tmp_path: Path, text: str) -> None:
+    (tmp_path / "ports.json").write_text(text)
+    port = Folder(tmp_path).port("web")
+    assert json.loads((tmp_path / "ports.json").read_text()) == {"web": port}
+
+
+@pytest.mark.parametrize(
+    ("log", "why"),
+    [
+        (
+            'running bootstrap script ... 2026-11-23 UTC [1] FATAL:  could not extend file "base/1/2691": No space left on device\n'
+            "2026-11-23 UTC [1] PANIC:  cannot abort transaction 1\nchild process exited with exit code 134\n"
+            'initdb: removing data directory "/x"\n',
+            'could not extend file "base/1/2691": No space left on device',
+        ),
+        ("initdb: error: invalid locale name\ninitdb: hint: look\n", "invalid locale name"),
+        ("Aborted\n", "Aborted"),
+        ("", "it said nothing"),
+    ],
+)
+def test_of_what_initdb_says_the_cause_is_told(tmp_path: Path, log: str, why: str) -> None:
+    (tmp_path / "log").write_text(log)
+    assert _why(tmp_path / "log") == why

@@ -60,11 +60,46 @@ def port_is_free(port: int, host: str = "127.0.0.1") -> bool:
         return True
 
 
+def claim_port(port: int, host: str = "127.0.0.1") -> socket.socket | None:
+    """Keep other `blotter up` off a port until what is returned is closed, or this process dies; None: one has it.
+
+    granian shares its port with whoever asks (SO_REUSEPORT), so two that start at once would both find it free, and each
+    would get some of the other's requests. The UDP port of that number is nobody's but the first's, and needs no file
+    that outlives a crash.
+    """
+    claim = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        claim.bind((host, port))
+    except OSError:
+        claim.close()
+        return None
+    return claim
+
+
+def is_claimed(port: int) -> bool:
+    """Whether another `blotter up` has claimed that port."""
+    claim = claim_port(port)
+    if claim is not None:
+        claim.close()
+    return claim is None
+
+
+def _ports_in(path: Path) -> dict[str, int]:
+    """The ports of a ports.json; what is none in it is left out, for each can be chosen anew."""
+    try:
+        found = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {name: port for name, port in found.items() if isinstance(port, int) and 0 < port < 65536}
+
+
 def free_port(avoid: frozenset[int] = frozenset()) -> int:
     """A port outside the ephemeral ranges on which nobody listens."""
     for _ in range(200):
         port = random.choice(PORTS)  # noqa: S311 - not a secret
-        if port not in avoid and port_is_free(port):
+        if port not in avoid and port_is_free(port) and not is_claimed(port):
             return port
     raise CannotRun(f"no free port between {PORTS.start} and {PORTS.stop} on 127.0.0.1")
 
@@ -133,13 +168,12 @@ class Folder:
     def port(self, name: str, wanted: range = range(0)) -> int:
         """The remembered port of that server, chosen anew when somebody else has taken it: from ``wanted``, if it can be."""
         path = self.root / "ports.json"
-        try:
-            ports: dict[str, int] = json.loads(path.read_text())
-        except (FileNotFoundError, ValueError):
-            ports = {}
-        if name not in ports or not port_is_free(ports[name]):
+        ports = _ports_in(path)
+        if name not in ports or not port_is_free(ports[name]) or is_claimed(ports[name]):
             others = frozenset(ports.values())
-            free = (port for port in wanted if port not in others and port_is_free(port))
+            free = (
+                port for port in wanted if port not in others and port_is_free(port) and not is_claimed(port)
+            )
             ports[name] = next(free, None) or free_port(others)
             write_atomically(path, json.dumps(ports, indent=2) + "\n")
         return ports[name]

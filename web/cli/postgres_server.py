@@ -18,6 +18,7 @@ import importlib.metadata
 import importlib.util
 import os
 import pwd
+import re
 import secrets
 import shutil
 import signal
@@ -247,7 +248,7 @@ class PostgresServer:
         process = spawn(command, log)
         try:
             if process.wait(timeout=120) != 0:
-                raise CannotRun(f"PostgreSQL's initdb failed: {_last_line(log)}")
+                raise CannotRun(f"PostgreSQL's initdb failed: {_why(log)}")
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -321,6 +322,9 @@ def _shared_memory() -> str:
     return "posix" if found.f_frsize * found.f_blocks >= ENOUGH_SHARED_MEMORY_BYTES else "mmap"
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    return lines[-1] if lines else "it said nothing"
+def _why(log: Path) -> str:
+    """Why initdb failed: the first error it names, for what comes after is how it cleans up."""
+    text = log.read_text(errors="replace") if log.exists() else ""
+    if found := re.search(r"\b(?:FATAL|PANIC|error): +(.+)", text):
+        return found[1]
+    return (text.strip().splitlines() or ["it said nothing"])[-1]

@@ -14,6 +14,7 @@ import http.client
 import os
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from web.cli.embedded import missing_servers
 from web.cli.errors import CannotRun
-from web.cli.folder import Folder, port_is_free
+from web.cli.folder import Folder, claim_port, port_is_free
 from web.cli.process import Command
 from web.cli.procfile import check_numbers, read_procfile
 from web.cli.start import check_settings
@@ -64,9 +65,9 @@ def run(wishes: Wishes, say: Callable[[str], None]) -> None:
         clear_leftovers(folder, say)
         supervisor = Supervisor(folder, lock, say)
         try:
-            with supervisor.signals():
+            with supervisor.signals(), contextlib.ExitStack() as claims:
                 try:
-                    _bring_up(wishes, programs, supervisor, say)
+                    _bring_up(wishes, programs, supervisor, claims, say)
                     supervisor.run()
                 except StopRequested:
                     pass
@@ -79,15 +80,21 @@ def run(wishes: Wishes, say: Callable[[str], None]) -> None:
 
 
 def _bring_up(
-    wishes: Wishes, programs: Mapping[str, list[str]], supervisor: Supervisor, say: Callable[[str], None]
+    wishes: Wishes,
+    programs: Mapping[str, list[str]],
+    supervisor: Supervisor,
+    claims: contextlib.ExitStack,
+    say: Callable[[str], None],
 ) -> None:
     folder = wishes.folder
     port = choose_port(wishes.port, folder)
+    claims.enter_context(claimed(port))
     servers = missing_servers(folder, wishes.environ)
     environ = program_environ(wishes, port)
     if "events" in programs:
         # Kept from run to run: a page that is open goes on reading where it did.
         events_port = folder.port("events")
+        claims.enter_context(claimed(events_port))
         environ.update(EVENTS_PORT=str(events_port), EVENTS_URL=f"http://{HOST}:{events_port}")
     # Before anything is started: the servers' addresses that are ours to give are missing yet, and right by default.
     check_numbers(programs, environ)
@@ -164,6 +171,14 @@ def choose_port(asked: int | None, folder: Folder) -> int:
             raise CannotRun(f"port {asked} of {HOST} is taken; name another with --port N")
         return asked
     return folder.port("web", range(DEFAULT_PORT, DEFAULT_PORT + 100))
+
+
+def claimed(port: int) -> socket.socket:
+    """A claim on that port, to be closed. Raises CannotRun where another `blotter up` has one."""
+    claim = claim_port(port, HOST)
+    if claim is None:
+        raise CannotRun(f"port {port} of {HOST} is taken by another `blotter up`; name another with --port N")
+    return claim
 
 
 def program_environ(wishes: Wishes, port: int) -> dict[str, str]:

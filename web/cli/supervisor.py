@@ -268,15 +268,18 @@ def clear_leftovers(folder: Folder, say: Callable[[str], None]) -> None:
 
 
 def _is_ours(group: int, started_at: str, folder: Folder) -> bool:
-    """A group's number may have gone to somebody else: compare its leader's start, or its members' folder."""
+    """A group's number may have gone to somebody else: compare its leader's start, and its members' folder. For pid files
+    may come from elsewhere too: in a copy of a folder that is in use, they name the programs of the other one.
+    """
     import psutil
 
     if psutil.pid_exists(group) and psutil.Process(group).status() != psutil.STATUS_ZOMBIE:
-        return began_at(group) == started_at
+        if began_at(group) != started_at:
+            return False
     for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
+        with contextlib.suppress(psutil.Error, OSError, KeyError):
             if os.getpgid(process.pid) == group:
-                return bool(process.environ().get("BLOTTER_DATA") == str(folder.root))
+                return os.path.samefile(process.environ()["BLOTTER_DATA"], folder.root)
     return False
 
 
