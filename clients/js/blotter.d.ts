@@ -163,6 +163,8 @@ export interface Limits {
   requestMs: number;
   backoffMs: number;
   backoffMaxMs: number;
+  retryAfterMaxMs: number;
+  silenceMs: number;
   confirmMs: number;
   confirmWaitSeconds: number;
   concurrency: number;
@@ -179,7 +181,10 @@ export declare const LIMITS: Readonly<Limits>;
 /** What the client takes from its surroundings; each can be given instead. */
 export interface Environment {
   fetch: typeof fetch;
+  /** ms since 1970. */
   now: () => number;
+  /** ms that only go forward, whatever becomes of the clock; default: `now`, where that is given. */
+  ticks: () => number;
   random: () => number;
   setTimeout: (run: () => void, ms: number) => unknown;
   clearTimeout: (timer: any) => void;

@@ -51,6 +51,7 @@ export class Blotter extends EventTarget {
   #replaying = null;
   #away = false;
   #holding = false;
+  #said = 0; // ms; when something was said last
   #more = false; // rows wait in the outbox for room in memory
 
   constructor(options = {}) {
@@ -59,6 +60,7 @@ export class Blotter extends EventTarget {
     this.#env = {
       fetch: (...args) => scope.fetch(...args),
       now: () => Date.now(),
+      ticks: options.env?.now ?? (() => scope.performance.now()),
       random: () => Math.random(),
       setTimeout: (run, ms) => scope.setTimeout(run, ms),
       clearTimeout: (timer) => scope.clearTimeout(timer),
@@ -71,7 +73,7 @@ export class Blotter extends EventTarget {
     };
     this.#limits = { ...LIMITS, ...options.limits };
     this.#wire = new Wire(options, this.#env, this.#limits);
-    this.#autosaveAt = this.#env.now() + this.#limits.autosaveMs;
+    this.#autosaveAt = this.#env.ticks() + this.#limits.autosaveMs;
     this.#outbox = options.outbox ?? new Outbox(this.#env.indexedDB);
     this.#tab = new Tab(mintId(this.#env.now(), this.#env.crypto), {
       locks: this.#env.locks,
@@ -158,7 +160,7 @@ export class Blotter extends EventTarget {
       if (full) this.#unlearn(conversationId);
       for (const item of this.#active) {
         if (item.conversationId !== conversationId || !item.dirty) continue;
-        item.dueAt = this.#env.now();
+        item.dueAt = this.#env.ticks();
         saves.push(this.#promise(item));
       }
     } finally {
@@ -276,14 +278,14 @@ export class Blotter extends EventTarget {
 
   /** Resolves when nothing is unsaved (`until: "buffered"`) or all is in Postgres (`"stored"`), or `timeoutMs` passed. */
   async flush({ until = "buffered", timeoutMs = Infinity } = {}) {
-    const end = this.#env.now() + timeoutMs;
+    const end = this.#env.ticks() + timeoutMs;
     const left = () => (until === "stored" ? this.unstored : this.unsaved);
     for (const item of this.#active) {
-      if (item.dueAt !== null) item.dueAt = Math.min(item.dueAt, this.#env.now());
-      if (until === "stored" && item.confirmAt !== null) item.confirmAt = this.#env.now();
+      if (item.dueAt !== null) item.dueAt = Math.min(item.dueAt, this.#env.ticks());
+      if (until === "stored" && item.confirmAt !== null) item.confirmAt = this.#env.ticks();
     }
     this.#pump();
-    while (left() > 0 && this.#env.now() < end && !this.#disposed) {
+    while (left() > 0 && this.#env.ticks() < end && !this.#disposed) {
       await new Promise((next) => this.#env.setTimeout(next, 20));
     }
     return left() === 0;
@@ -357,10 +359,16 @@ export class Blotter extends EventTarget {
     return this.#promise(item);
   }
 
+  /** When something is first said: later than all that was said before, also where the clock was set back. */
+  #moment() {
+    this.#said = Math.max(this.#said, this.#env.now());
+    return this.#said;
+  }
+
   /** Notes that an item changed and is to go out in `ms`. */
   #touch(item, ms) {
-    const now = this.#env.now();
-    if (!item.acked) item.at ||= now;
+    const now = this.#env.ticks();
+    if (!item.acked) item.at ||= this.#moment();
     item.own = true;
     item.changes++;
     item.failed = null;
@@ -443,14 +451,14 @@ export class Blotter extends EventTarget {
     this.#timer = this.#env.setTimeout(() => {
       this.#timerAt = Infinity;
       this.#pump();
-    }, Math.max(0, at - this.#env.now()));
+    }, Math.max(0, Math.ceil(at - this.#env.ticks())));
     if (this.#active.size === 0) this.#timer?.unref?.(); // Node: a client with nothing to do keeps no process alive
   }
 
   /** Sends what is due, as far as the server, the order of creation and the number of requests allow. */
   #pump() {
     if (this.#disposed || this.#holding) return;
-    const now = this.#env.now();
+    const now = this.#env.ticks();
     if (now >= this.#autosaveAt) this.#autosave(now);
     this.#wake(this.#autosaveAt);
     this.#journalDue(now);
@@ -590,7 +598,7 @@ export class Blotter extends EventTarget {
         if (together) {
           item.alone = true;
           if (item.flight === flight) item.flight = null;
-          item.dueAt = this.#env.now();
+          item.dueAt = this.#env.ticks();
         } else {
           this.#refused(item, flight, error);
         }
@@ -611,7 +619,7 @@ export class Blotter extends EventTarget {
     item.flight = null;
     item.failures = 0;
     this.#conversations.get(item.conversationId).failures = 0;
-    item.aliveAt = this.#env.now();
+    item.aliveAt = this.#env.ticks();
     if (answer?.outcome === "noop") return this.#consult(item);
     item.conflicts = 0;
     item.known = flight.step.after;
@@ -633,7 +641,7 @@ export class Blotter extends EventTarget {
     }
     const missing = item.source !== null || nextStep(item.kind, item.id, item.known, item.want, this.#limits) !== null;
     if (!missing) this.#clean(item);
-    else if (item.dueAt === null) item.dueAt = this.#env.now();
+    else if (item.dueAt === null) item.dueAt = this.#env.ticks();
     this.#state(item);
   }
 
@@ -645,7 +653,7 @@ export class Blotter extends EventTarget {
     item.confirms = 0;
     if (item.stored) this.#finish(item);
     else {
-      if (!item.open) item.confirmAt = this.#env.now() + this.#limits.confirmMs;
+      if (!item.open) item.confirmAt = this.#env.ticks() + this.#limits.confirmMs;
       if (item.rows.size) this.#journal([item]);
       if (item.confirmAt !== null) this.#wake(item.confirmAt);
     }
@@ -678,7 +686,7 @@ export class Blotter extends EventTarget {
     if (item.flight !== flight) return;
     item.flight = null;
     if (this.#disposed) return;
-    const now = this.#env.now();
+    const now = this.#env.ticks();
     const { status = 0, kind = "", problem = {} } = error;
     const retry = error.retryAfterMs ?? 0;
     item.dueAt = Math.min(item.dueAt ?? Infinity, now);
@@ -753,7 +761,7 @@ export class Blotter extends EventTarget {
     for (const name of Object.keys(want)) if (want[name] === null && theirs[name] === undefined) delete want[name];
     item.want = want;
     item.known = theirs;
-    item.dueAt = this.#env.now();
+    item.dueAt = this.#env.ticks();
     if (++item.conflicts > 4) item.notBefore = item.dueAt + backoffMs(item.conflicts - 4, 0, this.#env.random, this.#limits);
   }
 
@@ -772,7 +780,7 @@ export class Blotter extends EventTarget {
       if (item.flight === flight && error.status === 404) {
         item.flight = null;
         item.known = null;
-        item.dueAt = this.#env.now();
+        item.dueAt = this.#env.ticks();
       } else {
         this.#refused(item, flight, error);
       }
@@ -802,7 +810,7 @@ export class Blotter extends EventTarget {
   #closeGate(retry) {
     const wait = backoffMs(this.#gateFailures, retry, this.#env.random, this.#limits);
     if (this.#gateFailures++ === 0) this.#emit("connection", { online: false });
-    this.#gateAt = Math.max(this.#gateAt, this.#env.now() + wait);
+    this.#gateAt = Math.max(this.#gateAt, this.#env.ticks() + wait);
     this.#wake(this.#gateAt);
     for (const item of this.#active) this.#state(item);
     this.#spill();
@@ -830,7 +838,7 @@ export class Blotter extends EventTarget {
       item.known = null;
       if (item.resends) item.changes++;
       item.confirmAt = null;
-      item.dueAt = this.#env.now();
+      item.dueAt = this.#env.ticks();
     }
     return true;
   }
@@ -851,7 +859,7 @@ export class Blotter extends EventTarget {
     conversation.confirming = true;
     this.#confirming++;
     const { changes, version } = item;
-    const now = this.#env.now();
+    const now = this.#env.ticks();
     item.confirmAt = now + Math.min(this.#limits.confirmMs * 2 ** ++item.confirms, this.#limits.autosaveMs);
     const steps = item.kind === "message" || item.kind === "artifact";
     try {
@@ -893,7 +901,7 @@ export class Blotter extends EventTarget {
     item.resends = true;
     item.changes++;
     item.confirmAt = null;
-    item.dueAt = this.#env.now();
+    item.dueAt = this.#env.ticks();
     this.#state(item);
   }
 
@@ -904,7 +912,7 @@ export class Blotter extends EventTarget {
     const key = `${item.key}\n${this.#tab.id}\n${item.order}`;
     return {
       key,
-      saved: this.#env.now(),
+      saved: this.#moment(),
       account: this.#wire.account,
       tab,
       at: item.at,
@@ -932,7 +940,7 @@ export class Blotter extends EventTarget {
   /** A person's words go to the outbox at once; a stream only where its acknowledgement is late. */
   #keepRow(item) {
     if (!this.#outbox.available) return;
-    item.journalAt ??= this.#env.now() + (item.mode === "edit" ? 0 : this.#limits.journalMs);
+    item.journalAt ??= this.#env.ticks() + (item.mode === "edit" ? 0 : this.#limits.journalMs);
     this.#wake(item.journalAt);
   }
 
@@ -1054,6 +1062,7 @@ export class Blotter extends EventTarget {
     const item = this.#item(row.kind, row.conversationId, row.id);
     item.rows.add(row.key);
     item.adopted = true;
+    this.#said = Math.max(this.#said, row.at);
     if (item.want !== null && item.dirty && !item.own) {
       // Two gone pages had it: the later one's words go over the earlier one's.
       if (row.acked) return;
@@ -1092,7 +1101,7 @@ export class Blotter extends EventTarget {
       item.epoch = row.epoch;
       item.stored = false;
       item.sent = item.changes;
-      item.confirmAt = this.#env.now();
+      item.confirmAt = this.#env.ticks();
     } else {
       if (item.known === null && row.known && row.mode === "edit") item.known = row.known;
       item.epoch = row.epoch;
@@ -1100,10 +1109,10 @@ export class Blotter extends EventTarget {
       item.reopens = row.reopens === true;
       item.stored = false;
       item.changes++;
-      item.dueAt = this.#env.now();
+      item.dueAt = this.#env.ticks();
     }
     this.#state(item);
-    this.#wake(this.#env.now());
+    this.#wake(this.#env.ticks());
   }
 
   #settleRows(item) {
@@ -1190,7 +1199,7 @@ export class Blotter extends EventTarget {
       if (item.revision !== null && step.body) step.body = { ...step.body, revision: item.revision };
       this.#send(item, { keepalive: true, step });
     }
-    for (const item of unsaved) if (item.flight === null && item.dueAt === null) item.dueAt = this.#env.now();
+    for (const item of unsaved) if (item.flight === null && item.dueAt === null) item.dueAt = this.#env.ticks();
     this.#journal(unsaved);
     this.#away = false;
   }
@@ -1236,7 +1245,7 @@ export class Blotter extends EventTarget {
         item.mode = "stream";
         item.reopens = continues || (item.known !== null && !isOpen(item.known));
         item.want = { ...(item.want ?? item.known ?? {}), ...snapshotOf("message", fields) };
-        item.aliveAt = this.#env.now();
+        item.aliveAt = this.#env.ticks();
         this.#touch(item, 0);
         this.#keepRow(item);
         this.#pump();
@@ -1323,7 +1332,7 @@ export class Blotter extends EventTarget {
         item.want = item.known;
         item.epoch = this.#conversation(conversationId).epochs.at(-1) ?? null;
         if (kind === "conversation" || !isOpen(item.known)) {
-          item.confirmAt ??= this.#env.now() + this.#limits.confirmMs;
+          item.confirmAt ??= this.#env.ticks() + this.#limits.confirmMs;
           this.#active.add(item);
         }
       }

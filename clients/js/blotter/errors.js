@@ -22,10 +22,10 @@ export class BlotterError extends Error {
 /** Statuses after which the same request may be sent again; 0: no answer. */
 export const TRANSIENT = new Set([0, 408, 425, 429, 500, 502, 503, 504]);
 
-/** Full jitter: anything up to the doubled step, never less than what the server asked for. */
+/** Full jitter: anything up to the doubled step, never less than what the server asked for, within reason. */
 export function backoffMs(failures, retryAfterMs, random, limits = LIMITS) {
   const ceiling = Math.min(limits.backoffMaxMs, limits.backoffMs * 2 ** Math.min(failures, 16));
-  return Math.max(retryAfterMs, Math.round(random() * ceiling));
+  return Math.max(Math.min(retryAfterMs, limits.retryAfterMaxMs), Math.round(random() * ceiling));
 }
 
 /** Milliseconds that a `Retry-After` header asks for (seconds, or a date); 0 where there is none. */

@@ -54,8 +54,8 @@ export function foldEvent(view, event) {
   return view;
 }
 
-/** The events of a text/event-stream body: `{event, data}`. */
-export async function* serverSentEvents(body) {
+/** The events of a text/event-stream body: `{event, data}`. `read`: how its reader is read. */
+export async function* serverSentEvents(body, read = (reader) => reader.read()) {
   const reader = body.getReader();
   const decoder = new TextDecoder();
   let rest = "";
@@ -63,7 +63,7 @@ export async function* serverSentEvents(body) {
   let data = [];
   try {
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await read(reader);
       rest += decoder.decode(value ?? new Uint8Array(), { stream: !done });
       const lines = rest.split(/\r\n|\n|\r(?!$)/);
       rest = lines.pop();

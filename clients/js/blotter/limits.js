@@ -21,6 +21,10 @@ export const LIMITS = Object.freeze({
   /** ms; first and longest step of the backoff (full jitter). */
   backoffMs: 500,
   backoffMaxMs: 30 * SECOND_MS,
+  /** ms; longest time a Retry-After is believed: more is a mistake. */
+  retryAfterMaxMs: 300 * SECOND_MS,
+  /** ms; live events that say nothing for so long are asked for anew (the server says every 15 s that it lives). */
+  silenceMs: 50 * SECOND_MS,
   /** ms; after an acknowledgement, until asking whether it is stored; doubled up to autosaveMs. */
   confirmMs: SECOND_MS,
   /** s; how long such a question may be held by the server. */

@@ -28,11 +28,11 @@ const committed = (transaction) =>
 export class Outbox {
   #open;
   #database = null;
+  #closed = false;
 
   constructor(indexedDB) {
     this.available = Boolean(indexedDB);
     this.#open = this.available ? this.#connect(indexedDB) : Promise.resolve(null);
-    this.#open.catch(() => {});
   }
 
   async #connect(indexedDB) {
@@ -42,9 +42,22 @@ export class Outbox {
         request.result.createObjectStore(ROWS, { keyPath: "key" }).createIndex("account", "account");
         request.result.createObjectStore(LEASES, { keyPath: "tab" });
       };
-      this.#database = await settled(request);
-      this.#database.onversionchange = () => this.close(); // a newer page upgrades: let go
-      return this.#database;
+      const database = await settled(request);
+      // Another page deletes or upgrades it, or the browser drops the connection: let go, and ask for it anew behind that.
+      const letGo = () => {
+        database.close();
+        if (this.#closed || this.#database !== database) return;
+        this.#database = null;
+        this.#open = this.#connect(indexedDB);
+      };
+      database.onversionchange = letGo;
+      database.onclose = letGo;
+      if (this.#closed) {
+        database.close();
+        return null;
+      }
+      this.#database = database;
+      return database;
     } catch {
       this.available = false; // private windows of some browsers, no space: saving goes on without
       return null;
@@ -57,6 +70,7 @@ export class Outbox {
   }
 
   close() {
+    this.#closed = true;
     this.#database?.close();
     this.#database = null;
     this.available = false;

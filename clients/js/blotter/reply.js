@@ -31,6 +31,7 @@ export class Reply {
   #ended = false;
   #detached = false;
   #continues;
+  #naming = null; // while its id is promised
 
   constructor(blotter, door, conversationId, { id, continues = false, ...message }) {
     this.#door = blotter[REPLY](door);
@@ -39,8 +40,18 @@ export class Reply {
     this.#continues = continues;
     this.#fields = { role: "assistant", status: "streaming", ...message };
     this.id = null;
-    if (typeof id?.then === "function") id.then((sure) => this.setId(sure), (error) => this.error(String(error)));
+    if (typeof id?.then === "function") this.#naming = this.#named(id);
     else if (id !== null) this.setId(id ?? this.#door.mint()); // null: setId will be called
+  }
+
+  async #named(promise) {
+    try {
+      this.setId(await promise);
+    } catch (error) {
+      this.#naming = null;
+      if (this.#ended) this.setId(this.#door.mint());
+      else this.error(String(error));
+    }
   }
 
   /** The id is sure now; the message can be created. A second call changes nothing. */
@@ -133,10 +144,15 @@ export class Reply {
   #end(status, fields) {
     if (this.#ended || this.#detached) return Promise.resolve(null);
     this.#ended = true;
-    if (this.#item === null && this.id === null) {
+    if (this.id === null) {
       if (this.#waiting.length === 0 && Object.keys(fields).length === 0 && status !== "error") return Promise.resolve(null);
+      if (this.#naming !== null) return this.#naming.then(() => this.#close(status, fields));
       this.setId(this.#door.mint()); // nobody will name it any more
     }
+    return this.#close(status, fields);
+  }
+
+  #close(status, fields) {
     const item = this.#item;
     const { content = (item.want.content ?? null) === null && this.#tail === "" ? undefined : (item.want.content ?? "") + wellFormed(this.#tail) } = fields;
     this.#tail = "";

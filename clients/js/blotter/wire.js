@@ -21,6 +21,16 @@ function subjectOf(token) {
   }
 }
 
+/** What `promise` gives, unless `signal` aborts first: whoever waits for others' code waits no longer than for a server. */
+function unlessAborted(promise, signal) {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason);
+    if (signal.aborted) abort();
+    signal.addEventListener("abort", abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+  });
+}
+
 export class Wire {
   /** Requests under way. */
   flights = 0;
@@ -32,6 +42,7 @@ export class Wire {
   #events;
   #token;
   #tokenText = null;
+  #asking = null; // the token function's answer, while it is waited for
   #owner;
   #account;
   #closed = false;
@@ -49,6 +60,7 @@ export class Wire {
   setToken(token) {
     this.#token = token;
     this.#tokenText = typeof token === "string" ? token : null;
+    this.#asking = null;
   }
 
   /** Whose things these are, on which server; undefined until it was asked for. */
@@ -76,11 +88,30 @@ export class Wire {
     for (const controller of this.#requests) controller.abort();
   }
 
-  /** The token; `fresh`: another than the last one, where it can be asked for. */
-  async bearer(fresh = false) {
+  /** The token; another than `spent`, where it can be asked for. Whoever needs one at the same time waits for the same answer. */
+  async bearer(spent = undefined) {
     if (typeof this.#token !== "function") return this.#tokenText;
-    if (fresh || this.#tokenText === null) this.#tokenText = await this.#token({ fresh });
-    return this.#tokenText;
+    if (this.#tokenText !== null && this.#tokenText !== spent) return this.#tokenText;
+    if (this.#asking === null) {
+      const asking = this.#ask(this.#token, spent !== undefined);
+      const over = () => {
+        if (this.#asking === asking) this.#asking = null;
+      };
+      this.#asking = asking;
+      asking.then(over, over);
+    }
+    return this.#asking;
+  }
+
+  /** One call of the token function. One that never answers is given up like a request, and asked again by the next. */
+  #ask(source, fresh) {
+    return new Promise((resolve, reject) => {
+      const timer = this.#env.setTimeout(() => reject(new Error("The token function does not answer.")), this.#limits.requestMs);
+      Promise.resolve({ fresh }).then(source).finally(() => this.#env.clearTimeout(timer)).then((text) => {
+        if (this.#token === source) this.#tokenText = text ?? null;
+        resolve(text ?? null);
+      }).catch(reject);
+    });
   }
 
   /**
@@ -89,7 +120,9 @@ export class Wire {
    * Without an await before `fetch` where a token is known: a page that goes away runs no microtasks later.
    */
   call(method, path, { text, headers = {}, controller = new AbortController(), keepalive = false, beside = false } = {}) {
+    let spent = null;
     const attempt = (bearer) => {
+      spent = bearer;
       const sent = { Accept: "application/json", ...headers };
       if (bearer) sent.Authorization = `Bearer ${bearer}`;
       if (this.#owner !== undefined) sent["Blotter-Owner"] = byteString(this.#owner);
@@ -112,24 +145,28 @@ export class Wire {
     };
     let first;
     try {
-      first = known === null ? this.bearer(false).then(attempt) : attempt(known);
+      first = known === null ? unlessAborted(this.bearer(), controller.signal).then(attempt) : attempt(known);
     } catch (error) {
       first = Promise.reject(error);
     }
-    return this.#read(first, attempt).finally(finish);
+    const renewed = () => unlessAborted(this.bearer(spent), controller.signal).then(attempt);
+    return this.#read(first, renewed).finally(finish);
   }
 
-  async #read(first, attempt) {
+  async #read(first, renewed) {
     let response;
     try {
       response = await first;
       if (response.status === 401 && typeof this.#token === "function") {
         await response.body?.cancel();
-        response = await attempt(await this.bearer(true));
+        response = await renewed();
       }
       const type = response.headers.get("Content-Type") ?? "";
-      const body = /[/+]json/.test(type) ? await response.json() : (await response.text(), undefined);
-      if (response.ok || response.status === 304) return body;
+      const json = /[/+]json/.test(type);
+      const body = json ? await response.json() : (await response.text(), undefined);
+      // A page of a proxy, a hotel or a login is nobody's acknowledgement, whatever its status.
+      if (response.ok && !json && response.status !== 204) throw new BlotterError(0, { title: "Not an answer of Blotter" });
+      if (response.ok) return body;
       throw new BlotterError(response.status, body ?? {}, retryAfterMs(response.headers.get("Retry-After"), this.#env.now()));
     } catch (error) {
       if (error instanceof BlotterError) throw error;
@@ -159,28 +196,33 @@ export class Wire {
    */
   async follow(path, place, controller, { onEvent, onUpToDate }) {
     let failures = 0;
-    let fresh = false;
+    let spent; // the token that was refused last
     while (!controller.signal.aborted && !this.#closed) {
       let wait = 0;
+      const connection = new AbortController();
+      const end = () => connection.abort();
+      controller.signal.addEventListener("abort", end, { once: true });
+      this.#requests.add(connection);
       try {
         const query = new URLSearchParams({ offset: place.offset, live: "sse" });
-        const bearer = await this.bearer(fresh);
-        fresh = false;
+        const bearer = await unlessAborted(this.bearer(spent), controller.signal);
         const headers = { Accept: "text/event-stream" };
         if (bearer) headers.Authorization = `Bearer ${bearer}`;
         if (this.#owner !== undefined) headers["Blotter-Owner"] = byteString(this.#owner);
-        const response = await this.#env.fetch(`${this.#events}${path}?${query}`, { headers, signal: controller.signal });
-        if (response.status === 401 && typeof this.#token === "function" && failures === 0) {
-          fresh = true;
-          failures++;
+        const asked = this.#env.fetch(`${this.#events}${path}?${query}`, { headers, signal: connection.signal });
+        const response = await this.#unlessSilent(asked, connection);
+        if (response.status === 401 && typeof this.#token === "function" && spent === undefined) {
+          spent = bearer;
           await response.body?.cancel();
           continue;
         }
+        spent = undefined;
         if (!response.ok) {
           const body = await response.json().catch(() => ({}));
           throw new BlotterError(response.status, body, retryAfterMs(response.headers.get("Retry-After"), this.#env.now()));
         }
-        for await (const { event, data } of serverSentEvents(response.body)) {
+        const read = (reader) => this.#unlessSilent(reader.read(), connection);
+        for await (const { event, data } of serverSentEvents(response.body, read)) {
           failures = 0;
           if (event === "data") {
             const values = JSON.parse(data);
@@ -194,12 +236,21 @@ export class Wire {
           if (controller.signal.aborted) return;
         }
       } catch (error) {
-        if (controller.signal.aborted) return;
+        if (controller.signal.aborted || this.#closed) return;
         if (error instanceof BlotterError && !TRANSIENT.has(error.status)) throw error;
         wait = error instanceof BlotterError ? error.retryAfterMs : 0;
+      } finally {
+        this.#requests.delete(connection);
+        controller.signal.removeEventListener("abort", end);
       }
       const ms = backoffMs(failures++, wait, this.#env.random, this.#limits);
       await new Promise((next) => this.#env.setTimeout(next, ms));
     }
+  }
+
+  /** What `promise` gives. A connection that is silent for too long is dead, though nobody says so: it is cut. */
+  #unlessSilent(promise, connection) {
+    const timer = this.#env.setTimeout(() => connection.abort(), this.#limits.silenceMs);
+    return unlessAborted(promise, connection.signal).finally(() => this.#env.clearTimeout(timer));
   }
 }
