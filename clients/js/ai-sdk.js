@@ -19,6 +19,8 @@
 
 import { readUIMessageStream } from "ai";
 
+/** As many messages as a conversation may have: the model is asked with all of them. */
+const ALL = 5000;
 const ROLES = new Set(["system", "user", "assistant"]);
 const OPEN = new Set(["pending", "streaming"]);
 
@@ -42,10 +44,10 @@ export function fromUIMessage(message, parentId) {
   return fields;
 }
 
-/** The messages of a conversation as they were shown last, for `useChat({ messages })`; none where it is new. */
+/** All messages of a conversation as they were shown last, for `useChat({ messages })`; none where it is new. */
 export async function loadMessages(blotter, conversationId, options) {
   try {
-    const view = await blotter.loadConversation(conversationId, options);
+    const view = await blotter.loadConversation(conversationId, { limit: ALL, ...options });
     return view.messages.filter((message) => ROLES.has(message.role)).map(toUIMessage);
   } catch (error) {
     if (error.status === 404) return [];
@@ -53,23 +55,20 @@ export async function loadMessages(blotter, conversationId, options) {
   }
 }
 
+/** Messages as the page shows them, each with the one before it. Of what came before the first the page says nothing. */
+const inThread = (messages) =>
+  messages.filter((message) => ROLES.has(message.role)).map((message, index, all) => fromUIMessage(message, all[index - 1]?.id));
+
 /** Saves messages as the page shows them; what is there already costs nothing. Resolves when acknowledged. */
 export function saveMessages(blotter, conversationId, messages) {
-  return Promise.all(
-    messages
-      .filter((message) => ROLES.has(message.role))
-      .map((message, index, all) =>
-        blotter.saveOrUpdateMessage(conversationId, fromUIMessage(message, index ? all[index - 1].id : null)),
-      ),
-  );
+  return Promise.all(inThread(messages).map((message) => blotter.saveOrUpdateMessage(conversationId, message)));
 }
 
 /** Saves what changes in a chat outside its streams (tool outputs, approvals): every 30 s and when the page goes. */
 export function watchChat(blotter, chat) {
   return blotter.watch(chat.id, () => {
     if (chat.status === "streaming" || chat.status === "submitted") return null; // the stream is saved already
-    const messages = chat.messages.filter((message) => ROLES.has(message.role));
-    return { messages: messages.map((message, index) => fromUIMessage(message, index ? messages[index - 1].id : null)) };
+    return { messages: inThread(chat.messages) };
   });
 }
 
@@ -91,7 +90,7 @@ export function withBlotter(transport, blotter, { resume = "events" } = {}) {
       const target = trigger === "submit-message" && messageId !== undefined ? messages.findIndex((one) => one.id === messageId) : -1;
       const index = target >= 0 ? target : messages.length - 1;
       const continued = trigger !== "regenerate-message" && messages[index]?.role === "assistant" ? messages[index] : undefined;
-      const parentId = continued ? (messages[index - 1]?.id ?? null) : (messages.at(-1)?.id ?? null);
+      const parentId = messages[continued ? index - 1 : messages.length - 1]?.id;
       if (messages.length) blotter.setHead(chatId, messages.at(-1).id).catch(() => {});
       const stream = await transport.sendMessages(options);
       return record(stream, blotter, chatId, { continued, parentId, abortSignal });

@@ -13,6 +13,8 @@
  * @module blotter/assistant-ui
  */
 
+/** As many messages as a conversation may have: a row whose parent is missing is refused by the runtime. */
+const ALL = 5000;
 const KEY = "assistantUi";
 const ROLES = new Set(["system", "user", "assistant"]);
 const isPartsRow = (content) => Array.isArray(content?.parts) && ROLES.has(content.role);
@@ -73,7 +75,7 @@ export function historyAdapter(blotter, thread) {
     const id = await current();
     if (!id) return null;
     try {
-      return await blotter.loadConversation(id, { branches: "all" });
+      return await blotter.loadConversation(id, { branches: "all", limit: ALL });
     } catch (error) {
       if (error.status === 404) return null;
       throw error;
@@ -202,7 +204,7 @@ function firstWords(messages) {
   const said = messages.find((message) => message.role === "user");
   const text = (said?.content ?? []).filter((part) => part.type === "text").map((part) => part.text).join(" ").trim();
   const words = text.replace(/\s+/g, " ");
-  return words.length > 60 ? `${words.slice(0, 59).replace(/\s\S*$/, "")}…` : words || "New chat";
+  return words.length > 60 ? `${words.slice(0, 59).replace(/\s\S*$|[\ud800-\udbff]$/, "")}…` : words || "New chat";
 }
 
 /** One text part, in assistant-stream's chunks. */

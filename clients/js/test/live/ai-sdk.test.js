@@ -5,7 +5,7 @@ import { test } from "node:test";
 import { Chat } from "@ai-sdk/react";
 import { lastAssistantMessageIsCompleteWithToolCalls, readUIMessageStream } from "ai";
 
-import { chunksBetween, loadMessages, watchChat, withBlotter } from "../../ai-sdk.js";
+import { chunksBetween, loadMessages, saveMessages, watchChat, withBlotter } from "../../ai-sdk.js";
 import { createBlotter } from "../../blotter.js";
 import { badNetwork, dice, need, newChat, randomText, read, soon } from "../support.js";
 
@@ -188,6 +188,25 @@ test("regenerating and editing make branches; loading follows the path that was 
   await assertStored(chat);
   const all = (await read(chat.id)).messages;
   assert.ok(["a1", "a2", "b1", "c1"].every((id) => all.some((message) => message.id === id)), "nothing was deleted");
+  await blotter.dispose();
+});
+
+test("a chat of many messages comes back whole; a page that holds its end alone forgets nothing of the rest", async () => {
+  const blotter = open();
+  const id = newChat();
+  const all = Array.from({ length: 260 }, (_, at) => ({ id: `m${at}`, role: at % 2 ? "assistant" : "user", parts: [{ type: "text", text: `words ${at}` }] }));
+  await saveMessages(blotter, id, all);
+  await blotter.setHead(id, "m259");
+  assert.deepEqual(await loadMessages(blotter, id), all);
+  const run = [{ type: "start", messageId: "answer" }, ...words("t", "Yes."), { type: "finish" }];
+  // As a page does that sends the model no more than the last of it.
+  const chat = new Chat({ id, messages: all.slice(-10), transport: withBlotter(player(run), blotter) });
+  await chat.sendMessage({ text: "Still there?" });
+  await blotter.flush();
+  const reader = open();
+  const ids = (await loadMessages(reader, id)).map((message) => message.id);
+  assert.deepEqual([ids.length, ids.slice(0, 3), ids.at(-1)], [262, ["m0", "m1", "m2"], "answer"]);
+  await reader.dispose();
   await blotter.dispose();
 });
 

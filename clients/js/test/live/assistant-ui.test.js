@@ -63,6 +63,16 @@ test("history: assistant-ui's own messages keep their dates", async () => {
   await blotter.dispose();
 });
 
+test("history: a long thread is loaded from its first message on", async () => {
+  const blotter = open();
+  const thread = newChat();
+  const all = Array.from({ length: 230 }, (_, at) => ({ id: `m${at}`, role: "user", parts: [], parentId: at ? `m${at - 1}` : null }));
+  await blotter.syncConversationState(thread, { messages: all });
+  const { messages } = await historyAdapter(blotter, thread).withFormat(aiSdkFormat).load();
+  assert.deepEqual([messages.length, messages[0].parentId], [230, null]);
+  await blotter.dispose();
+});
+
 test("thread list: made, named, archived, described, deleted, listed in pages", async () => {
   const blotter = open();
   const list = threadListAdapter(blotter);
@@ -72,6 +82,9 @@ test("thread list: made, named, archived, described, deleted, listed in pages", 
   const chunks = [];
   for await (const chunk of await title) chunks.push(chunk.textDelta ?? "");
   assert.equal(chunks.join(""), "How do I bake bread?");
+  const long = list.generateTitle(remoteId, [{ role: "user", content: [{ type: "text", text: "x" + "😀".repeat(40) }] }]);
+  for await (const chunk of await long) assert.ok((chunk.textDelta ?? "").isWellFormed(), "a title is never cut within a character");
+  await list.rename(remoteId, "How do I bake bread?");
   await list.updateCustom(remoteId, { pinned: true });
   const found = await list.fetch(remoteId);
   assert.deepEqual([found.status, found.title, found.custom, found.lastMessageAt instanceof Date], ["regular", "How do I bake bread?", { pinned: true }, true]);
