@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
+from unittest.mock import patch
 
+import orjson
 import pytest
 from click.testing import CliRunner, Result
 
@@ -67,6 +70,44 @@ def run(
 @pytest.mark.parametrize("arguments", ASKING + OTHERS)
 def test_wrong_usage(arguments: tuple[str, ...], files: dict[str, str]) -> None:
     assert run(arguments, files, "--no-such-option").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        *((arguments, None) for arguments in ASKING if arguments[0] not in ("export", "status")),
+        (("export", "--owner", "ann", "-o", "OUT"), None),
+        (("export", "--owner", "ann"), "name a file with --output"),
+        (("export",), "Missing option '--owner'"),
+        (("repartition", "4"), None),
+        (("restart", "--data", "/nowhere"), "no Blotter is running in /nowhere"),
+        (("restart", "--no-such-option"), "--no-such-option"),
+        (("drain", "--timeout", "soon"), "'soon' is not a valid float"),
+        (("dead", "replay"), "name dead letters, or --all"),
+        (("dead", "purge", "--all"), "broken off"),
+        (("db", "check"), None),
+        (("db", "upgrade"), None),
+        (("import", "CHATS", "--owner", "ann"), None),
+        (("no-such-command",), "No such command 'no-such-command'"),
+    ],
+)
+def test_with_json_stdout_is_one_document_whatever_goes_wrong(
+    arguments: tuple[str, ...], said: str | None, files: dict[str, str], tmp_path: Path
+) -> None:
+    result = run(arguments, {**files, "OUT": str(tmp_path / "out")}, "--json")
+    assert result.exit_code == (1 if said == "broken off" else 2), result.output
+    document = orjson.loads(result.stdout)
+    assert set(document) == {"error"}
+    assert (said or "") in document["error"]
+    assert document["error"] in result.stderr or said == "broken off"
+
+
+def test_with_json_and_watch_each_line_is_a_document(files: dict[str, str]) -> None:
+    """Broken off after a look: what was printed stays, and nothing that is no document follows."""
+    with patch.object(threading.Event, "wait", side_effect=KeyboardInterrupt):
+        result = run(("status", "--watch"), files, "--json")
+    assert result.exit_code == 2
+    assert [orjson.loads(line)["level"] for line in result.stdout.splitlines()] == ["red"]
 
 
 @pytest.mark.parametrize(
@@ -145,6 +186,8 @@ def test_the_folder_of_a_running_one_is_enough(
         ("export",),
         ("backfill",),
         ("erase",),
+        ("restart",),
+        ("repartition",),
         ("token",),
         ("db", "upgrade"),
         ("db", "check"),

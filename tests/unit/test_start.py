@@ -218,7 +218,7 @@ def test_the_port_of_the_api_is_remembered_until_somebody_has_it(tmp_path: Path)
 
 
 def test_of_two_that_start_at_once_the_second_gets_another_port(tmp_path: Path) -> None:
-    """granian shares its port, and listens only at the end of a start: until then nothing would show that it is taken."""
+    """The web server shares its port, and listens only at the end of a start: until then nothing would show that it is taken."""
     first, second = Folder(tmp_path / "1"), Folder(tmp_path / "2")
     for folder in (first, second):
         folder.create()
@@ -241,9 +241,11 @@ def test_remembered_ports_that_are_none_are_chosen_anew(tmp_path: Path, text: st
     ("log", "why"),
     [
         (
-            'running bootstrap script ... 2026-11-23 UTC [1] FATAL:  could not extend file "base/1/2691": No space left on device\n'
-            "2026-11-23 UTC [1] PANIC:  cannot abort transaction 1\nchild process exited with exit code 134\n"
-            'initdb: removing data directory "/x"\n',
+            (
+                'running bootstrap script ... 2026-11-23 UTC [1] FATAL:  could not extend file "base/1/2691": No space left on device\n'
+                "2026-11-23 UTC [1] PANIC:  cannot abort transaction 1\nchild process exited with exit code 134\n"
+                'initdb: removing data directory "/x"\n'
+            ),
             'could not extend file "base/1/2691": No space left on device',
         ),
         ("initdb: error: invalid locale name\ninitdb: hint: look\n", "invalid locale name"),

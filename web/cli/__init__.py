@@ -4,7 +4,7 @@ A subcommand is a module here with a click command named `command`, and a line b
 
 Exit codes, of all of them: 0 all is well; 1 what was asked for did not come true (each command's help says what that
 means), or was broken off; 2 it could not be asked: wrong usage, no Blotter there, nobody answers, the caller is refused.
-A command tells the last by raising CannotRun, or an error of models.errors: one sentence on stderr.
+A command tells the last by raising CannotRun, or an error of models.errors: one sentence on stderr; with --json, on stdout too.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Final
 
 import click
 
@@ -37,6 +38,10 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType({
 })  # fmt: skip
 
 
+#: Where a context keeps whether JSON was asked for: to be known also where the arguments are not understood.
+AS_JSON: Final = "blotter.as_json"
+
+
 class CannotAsk(click.ClickException):
     """One sentence, exit code 2."""
 
@@ -60,13 +65,35 @@ class Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[AS_JSON] = "--json" in args
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> object:
         from models.errors import BlotterError
 
+        as_json = ctx.meta[AS_JSON]
         try:
             return super().invoke(ctx)
         except (CannotRun, BlotterError) as error:
+            if as_json:
+                tell(str(error))
             raise CannotAsk(str(error)) from error
+        except click.ClickException as error:
+            if as_json:
+                tell(error.format_message())
+            raise
+        except (KeyboardInterrupt, click.Abort):
+            if as_json:
+                tell("broken off")
+            raise
+
+
+def tell(error: str) -> None:
+    """The one document on stdout of a command with `--json` that ends before its own."""
+    from web.cli.session import print_json
+
+    print_json({"error": error})
 
 
 @click.group(cls=Commands)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from models.core.wording import counted
-from web.cli.options import data_option
+from web.cli.options import data_option, timeout_option
 from web.cli.session import bar, crew, json_option, print_json
 
 if TYPE_CHECKING:
@@ -16,15 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example: blotter drain --timeout 60 && pg_dump blotter")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0),
-    default=300.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Give up after this.",
-)
+@timeout_option(300.0, "Give up after this.")
 @json_option
 @data_option
 def command(timeout_s: float, as_json: bool, data: Path | None) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from models.core.wording import counted
-from web.cli.options import Owner, data_option
+from web.cli.options import Owner, data_option, timeout_option
 from web.cli.session import crew, json_option, print_json
 
 if TYPE_CHECKING:
@@ -26,15 +26,7 @@ KEPT: Final = (
 @click.command(epilog="Example: blotter erase ann --yes --json > proof.json")
 @click.argument("owner", type=Owner())
 @click.option("--yes", is_flag=True, help="Do not ask. What is erased is lost.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0),
-    default=120.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Stop looking again after this, where saves keep coming.",
-)
+@timeout_option(120.0, "Stop looking again after this, where saves keep coming.")
 @json_option
 @data_option
 def command(owner: str, yes: bool, timeout_s: float, as_json: bool, data: Path | None) -> None:

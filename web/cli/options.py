@@ -27,15 +27,31 @@ KEYS: Final = ("BLOTTER_JWT_SECRET_FILE", "BLOTTER_JWT_SECRET")
 _OWN: Final = frozenset((*SERVERS, *KEYS, "BLOTTER_JWKS_URL", "BLOTTER_JWT_AUDIENCE", "BLOTTER_JWT_ISSUER"))
 
 
-def data_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds `--data DIR` (argument `data: Path | None`)."""
+def _data(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return click.option(
         "--data",
         type=click.Path(file_okay=False, path_type=Path),
         metavar="DIR",
-        help="Data folder of `blotter up`. Default: the servers in the environment if it names any, "
-        "else $BLOTTER_DATA, else ~/.local/share/blotter.",
-    )(command)
+        help=f"Data folder of `blotter up`. Default: {default}$BLOTTER_DATA, else ~/.local/share/blotter.",
+    )
+
+
+#: Adds `--data DIR` (argument `data: Path | None`): to a command that may go by the environment, to one that may not.
+data_option: Final = _data("the servers in the environment if it names any, else ")
+folder_option: Final = _data("")
+
+
+def timeout_option(default_s: float, text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Adds `--timeout SECONDS` (argument `timeout_s: float`)."""
+    return click.option(
+        "--timeout",
+        "timeout_s",
+        type=click.FloatRange(min=0),
+        default=default_s,
+        show_default=True,
+        metavar="SECONDS",
+        help=text,
+    )
 
 
 class Owner(click.ParamType[str]):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from models.core.wording import counted
-from web.cli.options import data_option
+from web.cli.options import data_option, timeout_option
 from web.cli.session import crew, json_option, print_json
 
 if TYPE_CHECKING:
@@ -17,15 +17,7 @@ if TYPE_CHECKING:
 
 @click.command(epilog="Example: blotter repartition 64, then start everything with BLOTTER_PARTITIONS=64")
 @click.argument("partitions", type=click.IntRange(1, 1024))
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0),
-    default=300.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Give up after this; the buffer is as it was then.",
-)
+@timeout_option(300.0, "Give up after this; the buffer is as it was then.")
 @json_option
 @data_option
 def command(partitions: int, timeout_s: float, as_json: bool, data: Path | None) -> None:

@@ -20,6 +20,7 @@ import click
 
 from web.cli.errors import CannotRun
 from web.cli.folder import Folder, default_folder
+from web.cli.options import folder_option, timeout_option
 from web.cli.session import json_option, print_json
 
 #: In this order: who stores what the others take first, so that new rows meet code that knows them.
@@ -30,22 +31,9 @@ LOOK_S: Final = 0.1
 
 @click.command(epilog="Example: blotter db upgrade && blotter restart")
 @click.argument("programs", nargs=-1, type=click.Choice(PROGRAMS), metavar="[PROGRAM]...")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0),
-    default=120.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Give up waiting for a program after this.",
-)
+@timeout_option(120.0, "Give up waiting for a program after this.")
 @json_option
-@click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Data folder of `blotter up`. Default: $BLOTTER_DATA, else ~/.local/share/blotter.",
-)
+@folder_option
 def command(programs: tuple[str, ...], timeout_s: float, as_json: bool, data: Path | None) -> None:
     """Restart programs of a running `blotter up`, one after the other, without a failed save. Default: all of them.
 
@@ -76,19 +64,27 @@ def command(programs: tuple[str, ...], timeout_s: float, as_json: bool, data: Pa
 
 
 def restart(folder: Folder, name: str) -> Callable[[], bool]:
-    """Ask ``name`` to begin anew; returns whether it has. Raises CannotRun where it does not run."""
+    """Ask ``name`` to begin anew; returns whether it has. Raises CannotRun where it does not run.
+
+    One that dies meanwhile is begun anew by `blotter up`, which is as good.
+    """
     import psutil
 
     pid = running(folder, name)
     if pid is None:
         raise CannotRun(f"{name} does not run in {folder.root}: see {folder.logs / name}.log")
-    main = psutil.Process(pid)
-    if name in SERVED_BY_GRANIAN:
-        old = workers_of(main)
-        main.send_signal(signal.SIGHUP)
-        return lambda: len(now := workers_of(main)) >= len(old) and not old & now
-    main.send_signal(signal.SIGTERM)
-    return lambda: running(folder, name) not in (None, pid)
+    old = workers_of(pid)
+    served = name in SERVED_BY_GRANIAN
+    with contextlib.suppress(psutil.NoSuchProcess):
+        psutil.Process(pid).send_signal(signal.SIGHUP if served else signal.SIGTERM)
+
+    def done() -> bool:
+        now = running(folder, name)
+        if now is None or not served:
+            return now not in (None, pid)
+        return len(workers := workers_of(now)) >= len(old) and not old & workers
+
+    return done
 
 
 def running(folder: Folder, name: str) -> int | None:
@@ -102,14 +98,13 @@ def running(folder: Folder, name: str) -> int | None:
     return int(pid) if began_at(int(pid)) == began else None
 
 
-def workers_of(main: object) -> set[int]:
+def workers_of(main: int) -> set[int]:
     """The processes of a granian that answer requests: all but the one that multiprocessing keeps its books with."""
     import psutil
 
-    assert isinstance(main, psutil.Process)
     found = set()
     with contextlib.suppress(psutil.NoSuchProcess):
-        for child in main.children():
+        for child in psutil.Process(main).children():
             with contextlib.suppress(psutil.Error):
                 if child.status() != psutil.STATUS_ZOMBIE and "resource_tracker" not in " ".join(
                     child.cmdline()

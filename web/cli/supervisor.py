@@ -273,9 +273,9 @@ def _is_ours(group: int, started_at: str, folder: Folder) -> bool:
     """
     import psutil
 
-    if psutil.pid_exists(group) and psutil.Process(group).status() != psutil.STATUS_ZOMBIE:
-        if began_at(group) != started_at:
-            return False
+    led = psutil.pid_exists(group) and psutil.Process(group).status() != psutil.STATUS_ZOMBIE
+    if led and began_at(group) != started_at:
+        return False
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError, KeyError):
             if os.getpgid(process.pid) == group:

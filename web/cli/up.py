@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from web.cli.folder import Folder, default_folder
-from web.cli.options import data_option
+from web.cli.options import folder_option
 
 
 @click.command()
@@ -18,7 +18,7 @@ from web.cli.options import data_option
     type=click.IntRange(1, 65535),
     help="Port of the HTTP API. Default: 8400, or the next free one.",
 )
-@data_option
+@folder_option
 @click.option(
     "--workers", type=click.IntRange(1, 256), help="Processes that write to PostgreSQL. Default: 2."
 )
