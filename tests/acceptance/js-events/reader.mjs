@@ -1,12 +1,15 @@
 // Reads a stream with the real client and prints each batch as a line of JSON, until the stream is closed.
 //
-//   URL=… TOKEN=… LIVE=sse|long-poll OFFSET=-1 node reader.mjs
+//   URL=… TOKENS=first,second LIVE=sse|long-poll OFFSET=-1 node reader.mjs
 //
 // The client comes back by itself where a stream ends; where a connection breaks it gives up, and an application begins
-// again at the offset it was told last. Lines: {items, offset, upToDate, closed} | {broken}.
+// again at the offset it was told last. A token that is refused is replaced by the next; after the last one it is over.
+// Lines: {items, offset, upToDate, closed} | {broken} | {refused}.
 import { stream } from "@durable-streams/client";
 
-const { URL: url, TOKEN: token, LIVE: live, OFFSET: start } = process.env;
+const { URL: url, TOKENS: tokens, LIVE: live, OFFSET: start } = process.env;
+const left = tokens.split(",");
+let token = left.shift();
 let offset = start;
 let closed = false;
 
@@ -32,6 +35,12 @@ while (!closed) {
     await response.closed;
     if (!closed) closed = response.streamClosed;
   } catch (error) {
+    if (error.status === 401) {
+      print({ refused: 401 });
+      token = left.shift();
+      if (token === undefined) break;
+      continue;
+    }
     if (error.status !== undefined && error.status !== 503) throw error;
     print({ broken: error.name });
     await new Promise((next) => setTimeout(next, 50));
