@@ -385,7 +385,7 @@ class Buffer:
             keys.meta, keys.epoch, keys.rows(uid), keys.bodies(uid), keys.journal(uid), keys.image_rows(uid),
             keys.image_bodies(uid),
         ]  # fmt: skip
-        return _decode_read(call(self.wire, "read", key_list, [_encode(request)], retries=1))
+        return _decode_read(b"".join(call(self.wire, "read", key_list, [_encode(request)], retries=1)))
 
     def now_ms(self) -> int:
         """The buffer server's clock, by which everything here is due or stale."""
@@ -566,7 +566,7 @@ class Buffer:
             key_list += [keys.rows(uid), keys.bodies(uid)]
             for ref in group:
                 args += [number, ref[33:]]
-        found = _decode_rows(call(self.client, "rows", key_list, args))
+        found = _decode_rows(b"".join(call(self.client, "rows", key_list, args)))
         out = []
         for ref, entry in zip(ordered, found, strict=False):
             if entry.view is None:

@@ -97,7 +97,7 @@ def follow(buffer: Buffer, requests: Sequence[FollowRequest]) -> list[FollowRepl
         calls.append((key_list, [_encode(body)]))
     for left in reversed(range(_TRIES)):
         try:
-            return [_decode(raw) for raw in call_many(buffer.client, "follow", calls)]
+            return [_decode(b"".join(pieces)) for pieces in call_many(buffer.client, "follow", calls)]
         except BufferUnavailable as error:
             if not left or not isinstance(error.__cause__, RedisConnectionError):
                 raise

@@ -314,32 +314,56 @@ local function drop_bodies(name, r)
   end
 end
 
--- Rows are handed out as they lie, spliced into the reply (a packed row is MessagePack already).
-local function array(n)
-  return string.char(221, math.floor(n / 16777216) % 256, math.floor(n / 65536) % 256, math.floor(n / 256) % 256, n % 256)
+-- ------------------------------------------------------------------ what callers get
+-- A long answer is a list of pieces that the caller joins: MessagePack is written here by hand, so that no text is copied
+-- again and again to make one string of many. Rows are handed out as they lie (a packed row is MessagePack already).
+local function size_of(n)
+  return string.char(math.floor(n / 16777216) % 256, math.floor(n / 65536) % 256, math.floor(n / 256) % 256, n % 256)
+end
+local function array(n) return '\221' .. size_of(n) end
+
+-- A text of the bodies, whole, behind `lead`.
+local function put_text(out, lead, field, chunks)
+  local at, size = #out + 1, 0
+  out[at] = lead
+  local function put(f)
+    local piece = body(f) or ''
+    size = size + #piece
+    out[#out + 1] = piece
+  end
+  put(field)
+  for _, f in ipairs(chunk_fields(field, chunks)) do put(f) end
+  out[at] = lead .. '\219' .. size_of(size)
 end
 
--- The item as callers get it, packed: {name, row, bodies {field: text} or false, parts {{skeleton, text or false}, …} or
--- false}.
-local function view(name, r, raw)
-  local bodies, parts
-  if string.sub(name, 1, 2) == 'v/' then bodies = { content = body(name) or '' } end
-  if r.k or (r.g and r.g.c) then
-    bodies = {}
-    for field in pairs(r.k or {}) do
-      if field ~= 'content' then bodies[field] = body(name .. '/' .. field) or '' end
-    end
-    if (r.k and r.k.content) or (r.g and r.g.c) then bodies.content = text_of(name, r, 'c') end
-    bodies = some(bodies)
-  end
-  if r.n then
-    parts = {}
-    for i = 0, r.n - 1 do
-      local p = part(name, r, i)
-      parts[#parts + 1] = { p[1], p[2] >= 0 and text_of(name, r, tostring(i)) or false }
+-- The item as callers get it, behind `lead` (a head for these four elements, or more): name, row, bodies {field: text}
+-- or false, parts {{skeleton, text or false}, …} or false.
+local function put_view(out, lead, name, r, raw)
+  lead = lead .. pack_(name) .. (raw or pack_(r))
+  local function chunks_of(ref) return r.g and r.g[ref] and r.g[ref][1] or 0 end
+  if string.sub(name, 1, 2) == 'v/' then
+    put_text(out, lead .. '\129' .. pack_('content'), name, 0)
+  else
+    local fields = {}
+    for field in pairs(r.k or {}) do if field ~= 'content' then fields[#fields + 1] = field end end
+    if (r.k and r.k.content) or (r.g and r.g.c) then fields[#fields + 1] = 'content' end
+    if #fields == 0 then out[#out + 1] = lead .. '\194' end
+    if #fields > 0 then lead = lead .. string.char(128 + #fields) end
+    for _, field in ipairs(fields) do
+      put_text(out, lead .. pack_(field), name .. '/' .. field, field == 'content' and chunks_of('c') or 0)
+      lead = ''
     end
   end
-  return '\148' .. pack_(name) .. (raw or pack_(r)) .. pack_(bodies or false) .. pack_(parts or false)
+  out[#out + 1] = r.n and array(r.n) or '\194'
+  for i = 0, (r.n or 0) - 1 do
+    local p = part(name, r, i)
+    lead = '\146' .. pack_(p[1])
+    if p[2] >= 0 then
+      put_text(out, lead, text_field(name, tostring(i)), chunks_of(tostring(i)))
+    else
+      out[#out + 1] = lead .. '\194'
+    end
+  end
 end
 
 -- ------------------------------------------------------------------ due, open, dirty

@@ -6,14 +6,14 @@
 --        (look at every row), known {name -> {version, {ref -> bytes}}}, awaited {name -> version},
 --        census (tell every row that is not committed), most (bytes; at least one row is given), e (the buffer epoch
 --        that known belongs to), of (partitions, as save)
--- Returns a MessagePack array {head, items}. head: s uninit | blind | cold (p epoch) | suspect | ok, e buffer epoch,
+-- Returns pieces of a MessagePack array {head, items}. head: s uninit | blind | cold (p epoch) | suspect | ok, e buffer epoch,
 --      v version reached, more (rows above v are left), ph purge horizon, gone (deleted), stored [name ..],
 --      unstored [name, version, ..] (census); items, by version: {name, row, bodies, parts, [ref, tail, ..] or false}
 -- Prevents: a reader that mixes two versions, and one that gets a long text again with each word.
 -- Names are a shortcut: where the conversation is beyond `at`, every row is looked at.
 local req = cmsgpack.unpack(ARGV[1])
 local e, of = unpack(redis.call('HMGET', KEYS[1], 'e', 'n'))
-local function refuse(head) return '\146' .. pack_(head) .. '\144' end
+local function refuse(head) return { '\146' .. pack_(head) .. '\144' } end
 if not e or of ~= req.of then return refuse({ s = 'uninit' }) end
 if redis.call('EXISTS', KEYS[5]) == 1 then return refuse({ s = 'blind', e = e }) end
 if not use(KEYS[3], KEYS[4]) then
@@ -92,7 +92,7 @@ local function tails_of(name, r)
   return tails, size
 end
 
-local items, budget, v, more = {}, req.most, H.last, false
+local items, count, budget, v, more = { '' }, 0, req.most, H.last, false
 for i, entry in ipairs(found) do
   local name, r = entry[1], entry[2]
   if budget <= 0 and i > 1 and r.v > found[i - 1][2].v then
@@ -105,9 +105,10 @@ for i, entry in ipairs(found) do
     items[#items + 1] = '\149' .. pack_(name) .. pack_(r) .. pack_(false) .. pack_(false) .. pack_(tails)
   else
     budget = budget - (r.b or 0) - 200
-    local whole = view(name, r)
-    items[#items + 1] = '\149' .. string.sub(whole, 2) .. pack_(false)
+    put_view(items, '\149', name, r)
+    items[#items + 1] = '\194'
   end
+  count = count + 1
 end
 local stored = {}
 for name, version in pairs(req.awaited) do
@@ -119,4 +120,5 @@ local gone = c ~= nil and c.d ~= nil
 local head = pack_({
   s = 'ok', e = e, v = v, more = more, ph = H.ph or 0, gone = gone, stored = stored, unstored = unstored,
 })
-return '\146' .. head .. array(#items) .. table.concat(items)
+items[1] = '\146' .. head .. array(count)
+return items

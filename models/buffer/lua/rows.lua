@@ -2,11 +2,11 @@
 -- Purpose: whole rows for a flush, from several conversations of one partition. Nothing is claimed or moved.
 -- KEYS rows and bodies of each conversation, in pairs
 -- ARGV 1 bytes at most (at least one row is given), then pairs: number of the conversation (1 …), item's name (K/I)
--- Returns a MessagePack array, one entry a pair, in order, shorter where the bytes ran out:
+-- Returns pieces of a MessagePack array, one entry a pair, in order, shorter where the bytes ran out:
 --      {version, view, owner, id} | {0} (gone or clean: its due entry is stale) | {-1} (journal not replayed yet: wait)
 -- Prevents: a row flushed half old, half new.
 clock(0)
-local budget, out, at = tonumber(ARGV[1]), {}, 0
+local budget, out, count, at = tonumber(ARGV[1]), { '' }, 0, 0
 for i = 2, #ARGV, 2 do
   local which = tonumber(ARGV[i])
   if which ~= at then
@@ -16,13 +16,16 @@ for i = 2, #ARGV, 2 do
   local name = ARGV[i + 1]
   local r = H and row(name)
   if H and H.bl then
-    out[#out + 1] = '\145' .. pack_(-1)
+    out[#out + 1] = '\145\255'
   elseif not r or not r.y or r.x then
-    out[#out + 1] = '\145' .. pack_(0)
+    out[#out + 1] = '\145\0'
   else
-    if budget <= 0 and #out > 0 then break end
+    if budget <= 0 and count > 0 then break end
     budget = budget - (r.b or 0) - 200
-    out[#out + 1] = '\148' .. pack_(r.v) .. view(name, r) .. pack_(H.owner) .. pack_(H.id)
+    put_view(out, '\148' .. pack_(r.v) .. '\148', name, r)
+    out[#out + 1] = pack_(H.owner) .. pack_(H.id)
   end
+  count = count + 1
 end
-return array(#out) .. table.concat(out)
+out[1] = array(count)
+return out
