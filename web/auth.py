@@ -105,7 +105,7 @@ class Verifier:
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.time) -> None:
         """Raises SettingsError where no key is configured (the embedded mode may start without: nobody gets in)."""
         self._secrets = load_secrets(settings)
-        self._key_set = None if settings.jwks_url is None else KeySet(_jwks(settings.jwks_url))
+        self._key_set = None if settings.jwks_url is None else KeySet(fetch_jwks(settings.jwks_url))
         if not self._secrets and self._key_set is None and not settings.embedded:
             raise SettingsError(
                 "BLOTTER_JWT_SECRET, BLOTTER_JWT_SECRET_FILE or BLOTTER_JWKS_URL: one is needed to know who calls"
@@ -182,13 +182,6 @@ class Verifier:
             options={"require": ["exp", "sub"], "verify_aud": self._audience is not None},
         )
         return claims
-
-
-def _jwks(url: str) -> Callable[[], Any]:
-    try:
-        return fetch_jwks(url)
-    except jwt.PyJWTError:
-        raise SettingsError("BLOTTER_JWKS_URL: must be an http:// or https:// address") from None
 
 
 def _bearer(authorization: str | None) -> bytes:

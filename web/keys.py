@@ -7,13 +7,16 @@ starts within ten seconds of the last one, so a flood of invented ids costs noth
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import jwt
+import orjson
 
 from models.core.strands import aside
 from models.errors import BlotterError, SettingsError
@@ -22,7 +25,7 @@ from models.settings import Settings
 MIN_SECRET_BYTES: Final = 32
 _LIFE_S: Final = 300.0
 _ATTEMPT_GAP_S: Final = 10.0
-_FETCH_TIMEOUT_S: Final = 2.0
+_FETCH_S: Final = 3.0
 
 
 class KeysUnavailable(BlotterError):
@@ -55,11 +58,34 @@ def _secrets_in(path: Path) -> tuple[bytes, ...]:
 
 
 def fetch_jwks(url: str) -> Callable[[], Mapping[str, jwt.PyJWK]]:
-    """A function that fetches the signing keys at ``url``, by key id; raises jwt.PyJWTError when that fails."""
-    client = jwt.PyJWKClient(url, cache_jwk_set=False, timeout=_FETCH_TIMEOUT_S)
+    """A function that fetches the signing keys at ``url``, by key id, within _FETCH_S; raises jwt.PyJWTError when that fails.
+    Raises SettingsError for what is no address of a web server.
+
+    Not by jwt.PyJWKClient: its timeout counts anew with each byte, so a server that drips would hold the fetch, and whoever
+    waits for the first keys, for as long as it likes.
+    """
+    import httpx
+
+    if urlsplit(url).scheme not in ("http", "https"):
+        raise SettingsError("BLOTTER_JWKS_URL: must be an http:// or https:// address")
+
+    async def get() -> bytes:
+        async with asyncio.timeout(_FETCH_S), httpx.AsyncClient(timeout=_FETCH_S) as client:
+            response = await client.get(url)
+            response.raise_for_status()
+            return response.content
 
     def fetch() -> Mapping[str, jwt.PyJWK]:
-        return {key.key_id: key for key in client.get_signing_keys() if key.key_id is not None}
+        try:
+            document = orjson.loads(asyncio.run(get()))
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            raise jwt.PyJWKClientConnectionError(f"no keys from there: {type(error).__name__}") from error
+        if not isinstance(document, dict):
+            raise jwt.PyJWKSetError("a key set is a JSON object")
+        keys = jwt.PyJWKSet.from_dict(document).keys
+        return {
+            key.key_id: key for key in keys if key.key_id is not None and key.public_key_use in ("sig", None)
+        }
 
     return fetch
 

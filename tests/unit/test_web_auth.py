@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import socket
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -322,7 +325,6 @@ def test_a_key_sets_address_must_be_http() -> None:
 
 
 def test_keys_come_by_http_and_only_those_for_signatures() -> None:
-    import threading
     from http.server import BaseHTTPRequestHandler, HTTPServer
 
     from web.keys import fetch_jwks
@@ -348,6 +350,65 @@ def test_keys_come_by_http_and_only_those_for_signatures() -> None:
             assert set(fetch_jwks(f"{base}/keys")()) == {"r", "e"}
             with pytest.raises(KeysUnavailable):
                 KeySet(fetch_jwks(f"{base}/broken")).key("r")
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("drips", ["head", "body"])
+def test_a_server_that_drips_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch, drips: str) -> None:
+    """Each byte comes well within a timeout, and the answer never ends."""
+    from web import keys
+
+    monkeypatch.setattr(keys, "_FETCH_S", 0.3)
+    gone = threading.Event()
+
+    def drip(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(65_536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\n" + (b"\r\n{" if drips == "body" else b"x: "))
+            while not gone.wait(0.05):
+                connection.sendall(b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=[listener], daemon=True)
+        thread.start()
+        began = time.monotonic()
+        with pytest.raises(jwt.PyJWTError):
+            keys.fetch_jwks(f"http://127.0.0.1:{listener.getsockname()[1]}/")()
+        assert time.monotonic() - began < 5
+        gone.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("answer", [b"[]", b"{", b"{}", b'{"keys": [{}]}', b"null", b"\xff"])
+def test_an_answer_that_is_no_key_set_leaves_the_last_keys_in_use(answer: bytes) -> None:
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    from web.keys import fetch_jwks
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            fetch = fetch_jwks(f"http://127.0.0.1:{server.server_port}/")
+            source = Source()
+            keys = KeySet(lambda: source() if source.fetches == 0 else fetch(), lambda: source.now)
+            assert keys.key("r") is not None
+            source.now += 3600
+            assert keys.key("r") is not None
+            with pytest.raises(KeysUnavailable):
+                KeySet(fetch).key("r")
         finally:
             server.shutdown()
             thread.join()
