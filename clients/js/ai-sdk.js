@@ -19,6 +19,8 @@
 
 import { readUIMessageStream } from "ai";
 
+import { rankOf } from "./blotter/snapshot.js";
+
 /** As many messages as a conversation may have: the model is asked with all of them. */
 const ALL = 5000;
 const ROLES = new Set(["system", "user", "assistant"]);
@@ -28,10 +30,11 @@ const OPEN = new Set(["pending", "streaming"]);
 const isBeside = (chunk) =>
   chunk.type === "error" || chunk.type === "abort" || (chunk.type.startsWith("data-") && chunk.transient === true);
 
-/** A saved message as the SDK has it. */
+/** A saved message as the SDK has it. Plain content is one text, which streams as long as the message does. */
 export function toUIMessage(message) {
-  const { id, role, metadata, parts, content } = message;
-  const shown = { id, role, parts: parts ?? (content ? [{ type: "text", text: content }] : []) };
+  const { id, role, metadata, parts, content, status } = message;
+  const text = { type: "text", text: content, ...(OPEN.has(status) ? { state: "streaming" } : {}) };
+  const shown = { id, role, parts: parts ?? (content ? [text] : []) };
   if (metadata !== null && metadata !== undefined) shown.metadata = metadata;
   return shown;
 }
@@ -42,6 +45,27 @@ export function fromUIMessage(message, parentId) {
   if (message.metadata !== undefined) fields.metadata = message.metadata;
   if (parentId !== undefined) fields.parentId = parentId;
   return fields;
+}
+
+/** The text of a message that is nothing else; null where it is more. */
+function plainText({ parts }) {
+  if (parts.length !== 1) return null;
+  const { type, text, state, providerMetadata, ...more } = parts[0];
+  return type === "text" && providerMetadata === undefined && Object.keys(more).length === 0 ? text : null;
+}
+
+/**
+ * A message of the page as it is saved. One that is kept as plain content (a backend wrote it, say) stays that: parts
+ * beside it would stand still while it grows. While somebody else still writes it, nothing is said of its text here.
+ */
+function shownMessage(blotter, conversationId, message, parentId) {
+  const fields = fromUIMessage(message, parentId);
+  const kept = blotter.knownOf(conversationId, "message", message.id);
+  const text = plainText(message);
+  if (text === null || typeof kept?.content !== "string" || kept.parts) return fields;
+  const { parts: _, ...rest } = fields;
+  const older = OPEN.has(kept.status) && (kept.content.startsWith(text) || text.startsWith(kept.content));
+  return older || text === kept.content ? rest : { ...rest, content: text };
 }
 
 /** All messages of a conversation as they were shown last, for `useChat({ messages })`; none where it is new. */
@@ -56,19 +80,21 @@ export async function loadMessages(blotter, conversationId, options) {
 }
 
 /** Messages as the page shows them, each with the one before it. Of what came before the first the page says nothing. */
-const inThread = (messages) =>
-  messages.filter((message) => ROLES.has(message.role)).map((message, index, all) => fromUIMessage(message, all[index - 1]?.id));
+const inThread = (blotter, conversationId, messages) =>
+  messages
+    .filter((message) => ROLES.has(message.role))
+    .map((message, index, all) => shownMessage(blotter, conversationId, message, all[index - 1]?.id));
 
 /** Saves messages as the page shows them; what is there already costs nothing. Resolves when acknowledged. */
 export function saveMessages(blotter, conversationId, messages) {
-  return Promise.all(inThread(messages).map((message) => blotter.saveOrUpdateMessage(conversationId, message)));
+  return Promise.all(inThread(blotter, conversationId, messages).map((message) => blotter.saveOrUpdateMessage(conversationId, message)));
 }
 
 /** Saves what changes in a chat outside its streams (tool outputs, approvals): every 30 s and when the page goes. */
 export function watchChat(blotter, chat) {
   return blotter.watch(chat.id, () => {
     if (chat.status === "streaming" || chat.status === "submitted") return null; // the stream is saved already
-    return { messages: inThread(chat.messages) };
+    return { messages: inThread(blotter, chat.id, chat.messages) };
   });
 }
 
@@ -269,8 +295,18 @@ async function readAll(blotter, chatId, signal) {
 const partId = (part, index) => part.id ?? `part-${index}`;
 const provider = (part) => (part.providerMetadata === undefined ? {} : { providerMetadata: part.providerMetadata });
 
+/** Whether chunks lead from `had` to `part` in its place: it only grew, or went on. */
+function goesOn(had, part) {
+  if (JSON.stringify(had) === JSON.stringify(part)) return true;
+  if (had.type !== part.type) return false;
+  if (part.type === "text" || part.type === "reasoning") return had.state === "streaming" && part.text.startsWith(had.text);
+  if (part.toolCallId !== undefined) return had.toolCallId === part.toolCallId && rankOf(part) >= rankOf(had);
+  return part.type.startsWith("data-") && part.id !== undefined && part.id === had.id;
+}
+
 /**
- * The chunks that turn `before` into `after` in the SDK's own fold, where parts only grow, as they do in a reply.
+ * The chunks that turn `before` into `after` in the SDK's own fold. Parts grow, as a rule; what a step took back is taken
+ * back with it, and said anew.
  *
  * Pure. A data part without an id cannot be changed by a chunk, nor can a source or a file: those are final when they come.
  */
@@ -278,11 +314,16 @@ export function* chunksBetween(before, after) {
   if (JSON.stringify(after.metadata) !== JSON.stringify(before.metadata) && after.metadata !== undefined) {
     yield { type: "message-metadata", messageMetadata: after.metadata };
   }
+  let had = before.parts;
+  const other = had.findIndex((part, index) => index >= after.parts.length || !goesOn(part, after.parts[index]));
+  const step = had.findLastIndex((part) => part.type === "step-start") + 1;
+  if (other >= step) {
+    yield { type: "reset-step" };
+    had = had.slice(0, step);
+  }
   for (let index = 0; index < after.parts.length; index++) {
-    const had = before.parts[index];
-    const part = after.parts[index];
-    if (had !== undefined && JSON.stringify(had) === JSON.stringify(part)) continue;
-    yield* partChunks(had, part, index);
+    if (had[index] !== undefined && JSON.stringify(had[index]) === JSON.stringify(after.parts[index])) continue;
+    yield* partChunks(had[index], after.parts[index], index);
   }
 }
 
@@ -292,7 +333,9 @@ function* partChunks(had, part, index) {
     const id = partId(part, index);
     if (had === undefined) yield { type: `${type}-start`, id, ...provider(part) };
     const delta = part.text.slice(had?.text.length ?? 0);
-    if (delta) yield { type: `${type}-delta`, id, delta };
+    if (delta || JSON.stringify(part.providerMetadata) !== JSON.stringify((had ?? part).providerMetadata)) {
+      yield { type: `${type}-delta`, id, delta, ...provider(part) };
+    }
     if (part.state !== "streaming" && (had === undefined || had.state === "streaming")) {
       yield { type: `${type}-end`, id, ...provider(part), ...(part.citations ? { citations: part.citations } : {}) };
     }
@@ -312,6 +355,7 @@ function* toolChunks(had, part) {
   for (const name of ["title", "toolMetadata", "providerExecuted"]) if (part[name] !== undefined) about[name] = part[name];
   const call = part.callProviderMetadata === undefined ? {} : { providerMetadata: part.callProviderMetadata };
   const result = { toolCallId: part.toolCallId };
+  if (part.toolMetadata !== undefined) result.toolMetadata = part.toolMetadata;
   if (part.providerExecuted !== undefined) result.providerExecuted = part.providerExecuted;
   if (part.resultProviderMetadata !== undefined) result.providerMetadata = part.resultProviderMetadata;
   const { approval, state } = part;
@@ -341,7 +385,8 @@ function* toolChunks(had, part) {
   if (approval?.approved !== undefined && had?.approval?.approved === undefined) {
     const response = { type: "tool-approval-response", approvalId: approval.id, approved: approval.approved };
     if (approval.reason !== undefined) response.reason = approval.reason;
-    yield response;
+    if (part.providerExecuted !== undefined) response.providerExecuted = part.providerExecuted;
+    yield { ...response, ...call };
   }
   if (state === "output-available") {
     yield { type: "tool-output-available", ...result, output: part.output, ...(part.preliminary === undefined ? {} : { preliminary: part.preliminary }) };

@@ -275,6 +275,7 @@ export declare class Blotter extends EventTarget {
   followMessage(conversationId: string, id: string, options?: { signal?: AbortSignal; pollMs?: number }): AsyncGenerator<Message, void, void>;
 
   stateOf(conversationId: string, kind: ItemKind, id: string): ItemState | undefined;
+  knownOf(conversationId: string, kind: ItemKind, id: string): object | undefined;
   failures(): { conversationId: string; kind: ItemKind; id: string; error: BlotterError; fields: object }[];
   discard(conversationId: string, kind: ItemKind, id: string): void;
   setToken(token: string | ((how: { fresh: boolean }) => Promise<string>)): void;

@@ -249,6 +249,11 @@ export class Blotter extends EventTarget {
     return this.#items.get(`${conversationId}\n${kind}\n${id}`)?.state ?? undefined;
   }
 
+  /** What the server is sure to hold of an item, as far as this page knows: its fields; undefined where it knows nothing. */
+  knownOf(conversationId, kind, id) {
+    return this.#items.get(`${conversationId}\n${kind}\n${id}`)?.known ?? undefined;
+  }
+
   /** Items refused for good, with the reason; the next save of one tries again. */
   failures() {
     return [...this.#items.values()]

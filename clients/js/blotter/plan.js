@@ -14,7 +14,8 @@ import { FINAL, isOpen, LINKS, PATHS, PLAIN, progress, rankOf, same, skeletonOf,
  *
  * @returns {{method: string, path: string, body: object|null, after: object, rewrites: boolean, whole: boolean}|null}
  *   `path` below the conversation; `after`: what is known once it is acknowledged; `rewrites`: it may replace something
- *   or end the item, so it needs a revision of its own; `whole`: it carries the entire item.
+ *   or end the item, so it needs a revision of its own (what needs none names its offset, or says that it streams);
+ *   `whole`: it carries the entire item.
  */
 export function nextStep(kind, id, known, want, limits = LIMITS) {
   const path = kind === "conversation" ? "" : `/${PATHS[kind]}`;
@@ -46,6 +47,8 @@ export function nextStep(kind, id, known, want, limits = LIMITS) {
   const ends = turned && !isOpen(want);
   const growing = isOpen(known) || reopens;
   const streams = isOpen(known) && !ends;
+  // What takes no revision says that it is of a stream: should it arrive late, the server knows it for an older snapshot.
+  const open = isOpen(known) ? { status: isOpen(want) ? want.status : known.status } : {};
 
   // Texts and parts: steps where they only grow, else whole.
   const steps = [];
@@ -97,7 +100,7 @@ export function nextStep(kind, id, known, want, limits = LIMITS) {
     const bundle = { ...named, ...fields, ...texts, ...status };
     if (steps.length === 0 || JSON.stringify(bundle).length <= limits.bundleChars) {
       const rewrites = plain || ends || reopens || rewritten || steps.some((step) => step.rewrites);
-      return { method: put, path, body: bundle, after: { ...known, ...fields, ...texts, ...status }, rewrites, whole: false };
+      return { method: put, path, body: rewrites ? bundle : { ...bundle, ...open }, after: { ...known, ...fields, ...texts, ...status }, rewrites, whole: false };
     }
     if (plain) {
       const early = reopens ? status : {};
@@ -108,14 +111,16 @@ export function nextStep(kind, id, known, want, limits = LIMITS) {
   const step = steps[0];
   const beside = steps.length === 1 || !ends ? status : {};
   const rewrites = step.rewrites || reopens || (ends && steps.length === 1);
-  return { method: "PATCH", path: one, body: { ...step.body, ...beside }, after: { ...known, ...step.after, ...beside }, rewrites, whole: false };
+  const says = step.body.part && !rewrites ? open : {};
+  return { method: "PATCH", path: one, body: { ...step.body, ...says, ...beside }, after: { ...known, ...step.after, ...beside }, rewrites, whole: false };
 }
 
 /** The step for one part; null where it is as known. */
 function partStep(index, had, part, growing, streams) {
   const set = (rewrites) => ({ body: { part: { index, value: part } }, rewrites });
-  if (had === undefined) return set(!growing);
   const text = textOf(part);
+  // Of a text or a tool the server tells older from newer; all else is final when it comes, and may be replaced.
+  if (had === undefined) return set(!growing || (text === null && rankOf(part) === FINAL));
   const old = textOf(had);
   if (skeletonOf(had) === skeletonOf(part)) {
     if (text === old || (streams && rankOf(part) < FINAL && old.startsWith(text))) return null;

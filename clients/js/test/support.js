@@ -227,6 +227,83 @@ export function randomText({ below, pick }, length) {
   return text;
 }
 
+/**
+ * Chunks of one reply, valid for the AI SDK: each kind of them, parts that interleave, tools in every state they go
+ * through, steps that are taken back. `ends`: one of "finish", "error", "abort", "nothing".
+ */
+export function randomChunks(random, { start = { type: "start" }, ends = "finish" } = {}) {
+  const { below, pick, chance } = random;
+  let next = 0;
+  const about = () => (chance(0.3) ? { providerMetadata: { acme: { n: below(9), text: randomText(random, 3) } } } : {});
+  const text = (kind) => {
+    const id = `p${next++}`;
+    const chunks = [{ type: `${kind}-start`, id, ...about() }];
+    for (let deltas = below(5); deltas > 0; deltas--) chunks.push({ type: `${kind}-delta`, id, delta: randomText(random, 40), ...about() });
+    return [...chunks, { type: `${kind}-end`, id, ...about() }];
+  };
+  const tool = () => {
+    const toolCallId = `c${next++}`;
+    const input = pick([{ query: randomText(random, 9), n: below(99) }, [1, null], "plain", {}]);
+    const named = { toolCallId, toolName: pick(["search", "run"]), ...(chance(0.3) ? { dynamic: true } : {}), ...(chance(0.3) ? { providerExecuted: true } : {}), ...(chance(0.3) ? { title: "A tool" } : {}), ...(chance(0.3) ? { toolMetadata: { m: below(9) } } : {}) };
+    const chunks = [];
+    if (chance(0.5)) {
+      chunks.push({ type: "tool-input-start", ...named, ...about() });
+      for (const inputTextDelta of JSON.stringify(input).match(/.{1,6}/gsu)) chunks.push({ type: "tool-input-delta", toolCallId, inputTextDelta });
+      if (chance(0.1)) return chunks;
+    }
+    if (chance(0.15)) return [...chunks, { type: "tool-input-error", ...named, input: "not { json", errorText: "Bad input.", ...about() }];
+    chunks.push({ type: "tool-input-available", ...named, input, ...about() });
+    if (chance(0.3)) {
+      chunks.push({ type: "tool-approval-request", toolCallId, approvalId: `ok-${toolCallId}`, ...(chance(0.5) ? { reason: "It deletes." } : {}) });
+      if (chance(0.3)) return chunks;
+      const approved = chance(0.6);
+      chunks.push({ type: "tool-approval-response", approvalId: `ok-${toolCallId}`, approved, ...(chance(0.5) ? { reason: "So be it." } : {}) });
+      if (!approved) return [...chunks, { type: "tool-output-denied", toolCallId }];
+    }
+    for (let early = below(3); early > 0; early--) chunks.push({ type: "tool-output-available", toolCallId, output: { early }, preliminary: true });
+    if (chance(0.2)) return chunks;
+    const end = chance(0.7) ? { type: "tool-output-available", output: pick([{ found: [1, { b: null }] }, "text", null, 7]) } : { type: "tool-output-error", errorText: "It broke." };
+    return [...chunks, { ...end, toolCallId, ...about() }];
+  };
+  const other = () => {
+    const id = `p${next++}`;
+    return [
+      pick([
+        { type: `data-${pick(["a", "b"])}`, id: pick(["one", "two", id]), data: pick([below(100), { deep: [randomText(random, 5)] }]) },
+        { type: "data-note", data: randomText(random, 9) },
+        { type: "data-gone", data: 1, transient: true },
+        { type: "source-url", sourceId: id, url: "https://x.test", ...about() },
+        { type: "source-document", sourceId: id, mediaType: "application/pdf", title: "B", ...about() },
+        { type: "file", mediaType: "image/png", url: "data:image/png;base64,iVBORw0KGgo=", ...about() },
+        { type: "reasoning-file", mediaType: "image/png", url: "data:image/png;base64,AAAA", ...about() },
+        { type: "custom", kind: "acme.thing", ...about() },
+        { type: "message-metadata", messageMetadata: { n: below(9), [pick(["x", "y"])]: { z: below(9) } } },
+      ]),
+    ];
+  };
+  const chunks = [chance(0.5) ? { ...start, messageMetadata: { n: below(9) } } : start];
+  for (let steps = 1 + below(3); steps > 0; steps--) {
+    chunks.push({ type: "start-step" });
+    const say = (parts) => {
+      // Each part's chunks in their order, the parts in turn.
+      const runs = Array.from({ length: parts }, () => pick([() => text("text"), () => text("text"), () => text("reasoning"), tool, other, other])());
+      while (runs.some((run) => run.length)) chunks.push(pick(runs.filter((run) => run.length)).shift());
+    };
+    say(below(5));
+    if (chance(0.15)) {
+      chunks.push({ type: "reset-step" });
+      say(below(4));
+    }
+    chunks.push({ type: "finish-step" });
+  }
+  if (ends === "finish") chunks.push({ type: "finish", ...(chance(0.3) ? { messageMetadata: { done: true } } : {}) });
+  else if (ends !== "nothing") {
+    chunks.length = Math.max(1, below(chunks.length));
+    chunks.push(ends === "error" ? { type: "error", errorText: "Too hot." } : { type: "abort", reason: "quota" });
+  }
+  return chunks;
+}
+
 export function need(name) {
   const value = process.env[name];
   if (!value) throw new Error(`${name} is not set: run these by tests/acceptance/test_js_client.py`);

@@ -7,7 +7,7 @@ import { lastAssistantMessageIsCompleteWithToolCalls, readUIMessageStream } from
 
 import { chunksBetween, loadMessages, saveMessages, watchChat, withBlotter } from "../../ai-sdk.js";
 import { createBlotter } from "../../blotter.js";
-import { badNetwork, dice, need, newChat, randomText, read, soon } from "../support.js";
+import { badNetwork, dice, need, newChat, randomChunks, randomText, read, soon } from "../support.js";
 
 const open = (env) => createBlotter({ baseUrl: need("BASE_URL"), eventsUrl: process.env.EVENTS_URL || undefined, token: async () => need("TOKEN"), env, limits: { confirmMs: 100, backoffMs: 15, backoffMaxMs: 100 } });
 const json = (value) => JSON.parse(JSON.stringify(value));
@@ -230,35 +230,42 @@ for (let seed = 1; seed <= 8; seed++) {
     const random = dice(seed);
     const network = badNetwork(random, 0.25);
     const blotter = open({ fetch: network.fetch, random: random.random });
-    const run = () => {
-      const chunks = [{ type: "start", ...(random.chance(0.5) ? { messageMetadata: { n: random.below(9) } } : {}) }];
-      let next = 0;
-      for (let step = 1 + random.below(3); step > 0; step--) {
-        chunks.push({ type: "start-step" });
-        for (let part = random.below(4); part > 0; part--) {
-          const id = `p${next++}`;
-          chunks.push(
-            ...random.pick([
-              () => words(id, randomText(random, 150) || "x"),
-              () => [{ type: "reasoning-start", id }, { type: "reasoning-delta", id, delta: randomText(random, 40) }, { type: "reasoning-end", id }],
-              () => [{ type: "tool-input-available", toolCallId: id, toolName: "x", input: { a: randomText(random, 5) } }, ...(random.chance(0.7) ? [{ type: "tool-output-available", toolCallId: id, output: random.below(5) }] : [])],
-              () => [{ type: "data-d", id: random.pick(["one", id]), data: random.below(100) }],
-              () => [{ type: "source-url", sourceId: id, url: "https://x.test" }],
-            ])(),
-          );
-          if (random.chance(0.5)) chunks.push(random.below(15));
-        }
-        chunks.push({ type: "finish-step" });
-        if (random.chance(0.15)) chunks.push({ type: "start-step" }, ...words(`p${next++}`, "taken back"), { type: "reset-step" });
-      }
-      return [...chunks, { type: "finish" }];
-    };
-    const chat = new Chat({ id: newChat(), transport: withBlotter(player(run(), run(), run()), blotter) });
+    const ends = ["finish", random.pick(["error", "abort", "nothing"]), "finish"];
+    const runs = ends.map((end) => randomChunks(random, { ends: end }).flatMap((chunk) => (random.chance(0.1) ? [random.below(15), chunk] : [chunk])));
+    const chat = new Chat({ id: newChat(), transport: withBlotter(player(...runs), blotter), onError: () => {} });
     for (const text of ["1", "2", "3"]) await chat.sendMessage({ text: text + randomText(random, 9) });
     assert.equal(chat.status, "ready", chat.error?.message);
     await network.calm();
     assert.ok(await blotter.flush({ timeoutMs: 15_000 }), `${blotter.unsaved} unsaved`);
     await network.calm();
+    await assertStored(chat);
+    await blotter.dispose();
+  });
+}
+
+for (let seed = 1; seed <= 6; seed++) {
+  test(`whatever arrives once more, however late, changes nothing (seed ${seed})`, async () => {
+    const random = dice(seed);
+    const sent = [];
+    const recorder = (url, init) => {
+      if (init.method !== "GET") sent.push([url, { ...init, signal: undefined }]);
+      return fetch(url, init);
+    };
+    const blotter = open({ fetch: recorder });
+    const slowly = (chunks) => chunks.flatMap((chunk) => (random.chance(0.3) ? [random.below(12), chunk] : [chunk]));
+    const runs = [randomChunks(random), randomChunks(random, { ends: random.pick(["error", "abort", "nothing"]) })];
+    const chat = new Chat({ id: newChat(), transport: withBlotter(player(...runs.map(slowly)), blotter), onError: () => {} });
+    const late = async () => {
+      for (const [url, init] of [...sent].sort(() => random.random() - 0.5)) await (await fetch(url, init)).arrayBuffer();
+    };
+    const sending = chat.sendMessage({ text: "1" });
+    await soon(random.below(60));
+    await late();
+    await sending;
+    await chat.sendMessage({ text: "2" });
+    assert.ok(await blotter.flush({ timeoutMs: 15_000 }));
+    await assertStored(chat);
+    await late();
     await assertStored(chat);
     await blotter.dispose();
   });
@@ -286,6 +293,41 @@ test("a page opened in the middle of a reply shows it to its end", async () => {
   await writer.dispose();
   await reader.dispose();
 });
+
+for (const resumes of [true, false]) {
+  test(`a reply that a backend writes as plain content stays that, whether a page follows it or not (${resumes})`, async () => {
+    const [writer, reader] = [open(), open()];
+    const id = newChat();
+    await writer.saveUserMessage(id, { id: "u", content: "Go on" });
+    const reply = writer.startReply(id, { id: "r", parentId: "u", content: "" });
+    const pieces = Array.from({ length: 40 }, (_, at) => `word ${at} 😀 `);
+    for (const piece of pieces.slice(0, 10)) reply.append(piece);
+    await writer.flush();
+    const answer = [{ type: "start", messageId: "r2" }, ...words("t", "Yes."), { type: "finish" }];
+    const chat = new Chat({ id, messages: await loadMessages(reader, id), transport: withBlotter(player(answer), reader) });
+    assert.equal(chat.messages[1].parts[0].text, pieces.slice(0, 10).join(""));
+    const resumed = resumes && chat.resumeStream();
+    for (const piece of pieces.slice(10, 20)) reply.append(piece), await soon(15);
+    if (!resumes) await chat.sendMessage({ text: "And?" }); // while it is still being written
+    for (const piece of pieces.slice(20)) reply.append(piece), await soon(5);
+    await reply.complete();
+    await resumed;
+    if (resumes) {
+      assert.equal(chat.status, "ready", chat.error?.message);
+      assert.equal(chat.messages[1].parts[0].text, pieces.join(""));
+      await chat.sendMessage({ text: "And?" });
+    }
+    await reader.flush();
+    const kept = (await read(id)).messages.find((message) => message.id === "r");
+    assert.deepEqual([kept.content, kept.parts, kept.status], [pieces.join(""), null, "complete"]);
+    const [edited] = await loadMessages(reader, id);
+    await saveMessages(reader, id, [{ ...edited, parts: [{ type: "text", text: "Go" }] }]);
+    const question = (await read(id)).messages.find((message) => message.id === "u");
+    assert.deepEqual([question.content, question.parts], ["Go", null]);
+    await writer.dispose();
+    await reader.dispose();
+  });
+}
 
 test("chunks between two snapshots lead the SDK's fold from one to the other", async () => {
   const snapshots = [];
