@@ -61,6 +61,10 @@ GAUGES: Final[Mapping[str, tuple[str, str]]] = {
     "workers": ("blotter_workers", "Worker processes alive."),
     "beatAlive": ("blotter_beat_alive", "1 if beat ticks."),
     "sweepAlive": ("blotter_sweep_alive", "1 if sweeps run."),
+    "storeSetBack": (
+        "blotter_store_set_back",
+        "1 if Postgres was found to lack what it had committed, until `blotter verify --repair`.",
+    ),
     "beatAgeSeconds": (
         "blotter_beat_age_seconds",
         "Since a sweep that beat asked for; absent while beat is away.",

@@ -37,6 +37,7 @@ blotter:beat             string a sweep that beat asked for ran lately; sweep (T
 blotter:sweep            string any sweep ran lately; sweep, or a worker in beat's place (TTL)
 blotter:sampled          string a sample was taken lately; sweep (TTL)
 blotter:samples          list   the figures of the last hour, newest first (models/core/series.py); sweep, the oldest beyond 360 go
+blotter:setback          string Postgres was found to lack what it had committed; sweep; a whole `verify --repair` deletes it
 blotter:stats            hash   workers' counters since the buffer was empty (models/pipeline/figures.py); never
 blotter:chores           hash   how far the daily chores have come: cursor and end of the scan, end of the purge; never
 ======================== ====== =====================================================================================
@@ -124,6 +125,7 @@ BEAT: Final = f"{PREFIX}:beat"
 SWEEP: Final = f"{PREFIX}:sweep"
 SAMPLED: Final = f"{PREFIX}:sampled"
 SAMPLES: Final = f"{PREFIX}:samples"
+SET_BACK: Final = f"{PREFIX}:setback"
 STATS: Final = f"{PREFIX}:stats"
 CHORES: Final = f"{PREFIX}:chores"
 

@@ -5,8 +5,10 @@ Where ``Buffer`` speaks of one conversation, this speaks of many at once, pipeli
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -111,6 +113,37 @@ class Partitions:
         """It came to an end, whichever."""
         if refs:
             self._do("HDEL", keys.trial, *refs)
+
+    # ------------------------------------------------------------------ is it stored still
+    def resting(self, most: int) -> list[tuple[PartitionKeys, str]]:
+        """Of a few partitions, hot conversations: half of ``most`` whose last save lies back the longest, half the least."""
+        chosen = random.sample(self._all, min(len(self._all), 16))
+        pipe = self._client.pipeline(transaction=False)
+        for keys in chosen:
+            pipe.zrange(keys.idle, 0, 0, withscores=True)
+            pipe.zrange(keys.idle, -1, -1, withscores=True)
+        found = self._execute(pipe)
+        by_age = [
+            sorted(
+                ((at, uid, k) for k, ends in zip(chosen, some, strict=True) for uid, at in ends),
+                key=itemgetter(0, 1),
+            )
+            for some in (found[::2], found[1::2])
+        ]
+        ends = (*by_age[0][: most // 2], *by_age[1][-(most // 2) :])
+        return [(k, uid.decode()) for _, uid, k in ends]
+
+    def clean_version(self, keys: PartitionKeys, uid: str) -> int:
+        """The last version of a hot conversation of which nothing is dirty or dead; 0 where it is none."""
+        raw = self._do("HGET", keys.rows(uid), "h")
+        header = _decode_header(raw) if raw is not None else Header(dirty=1)
+        return 0 if header.dirty or header.dead else header.last
+
+    def newest_clean(self, keys: PartitionKeys, uid: str) -> int:
+        """The highest version among a hot conversation's clean rows; 0 where there is none. Reads all its rows."""
+        found = self._do("HGETALL", keys.rows(uid))
+        rows = (_decode_row(raw) for name, raw in found.items() if name[:2] in (b"c/", b"m/", b"t/", b"a/"))
+        return max((row.v for row in rows if row.y is None), default=0)
 
     # ------------------------------------------------------------------ whose, which
     def place_of(self, keys: PartitionKeys, uid: str) -> Place | None:
@@ -316,6 +349,10 @@ class Partitions:
     def stands(self, key: str) -> bool:
         """A claim is in force."""
         return bool(self._do("EXISTS", key))
+
+    def withdraw(self, key: str) -> None:
+        """A claim is in force no longer."""
+        self._do("DEL", key)
 
     def said_ms(self, *claims: str) -> list[int | None]:
         """When each of ``claims`` was last made; None where none is in force."""

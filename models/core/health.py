@@ -98,6 +98,12 @@ def _movement(figures: Mapping[str, Any], limits: Limits, store: str) -> Iterato
     if store != "ok":
         step = "start Postgres, or look at DATABASE_URL; what is saved meanwhile is kept and drains when it returns"
         yield Reason("amber", f"Postgres is not usable ({store}): saves go on", step)
+    if figures["storeSetBack"]:
+        yield Reason(
+            "red",
+            "Postgres lacks what it had committed (restored from a backup?): nothing leaves the buffer, which still has some of it",
+            "`blotter verify --repair` puts back what the buffer has",
+        )
     if not figures["workers"]:
         danger: Level = "red" if waiting and late_s > LATE_S else "amber"
         yield Reason(

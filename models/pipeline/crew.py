@@ -14,6 +14,7 @@ from models.pipeline.evict import Evictor
 from models.pipeline.flush import Flusher
 from models.pipeline.patrol import Patrol
 from models.pipeline.purge import Purger
+from models.pipeline.setback import SetBack
 from models.pipeline.settle import Settler
 from models.pipeline.strays import Strays
 from models.pipeline.sweep import Sweeper
@@ -46,7 +47,14 @@ class Crew:
         self.strays = Strays(buffer, self.partitions, store, self.adopter)
         self.purger = Purger(self.partitions, store, buffer.settings)
         self.sweeper = Sweeper(
-            buffer, self.partitions, self.settler, self.evictor, self.strays, self.purger, ring
+            buffer,
+            self.partitions,
+            self.settler,
+            self.evictor,
+            self.strays,
+            self.purger,
+            SetBack(self.partitions, store),
+            ring,
         )
         self.dead_letters = DeadLetters(buffer, self.partitions, ring)
         self.verifier = Verifier(buffer, self.partitions, store, self.adopter)

@@ -35,10 +35,12 @@ class Evictor:
         self._idle_ms = round(settings.idle_seconds * 1000)
         self._min_idle_ms = round(settings.min_idle_seconds * 1000)
 
-    def evict(self, now_ms: int) -> int:
-        """One round; how many conversations left. Raises BufferUnavailable."""
+    def evict(self, now_ms: int, *, only_pressed: bool = False) -> int:
+        """One round, with ``only_pressed`` only where memory is short; how many conversations left. Raises BufferUnavailable."""
         after_ms = self._after_ms()
         pressed = after_ms < self._idle_ms
+        if only_pressed and not pressed:
+            return 0
         evicted = 0
         idle = self._partitions.idle(now_ms, after_ms, ROUND_CONVERSATIONS)
         for tried, (keys, uid) in enumerate(idle, 1):

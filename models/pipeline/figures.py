@@ -104,7 +104,7 @@ def measure(buffer: Buffer, partitions: Partitions, write_s: float | None = None
     info = _info(buffer)
     memory = memory_of(info)
     counters = partitions.counters()
-    beat_ms, sweep_ms = partitions.said_ms(keys.BEAT, keys.SWEEP)
+    beat_ms, sweep_ms, set_back_ms = partitions.said_ms(keys.BEAT, keys.SWEEP, keys.SET_BACK)
     if write_s is None:
         last = [series.decode(raw) for raw in partitions.samples(1)]
         write_s = last[0].buffer_write_seconds if last and last[0] is not None else 0.0
@@ -122,6 +122,7 @@ def measure(buffer: Buffer, partitions: Partitions, write_s: float | None = None
         "workers": partitions.workers(now_ms),
         "beatAlive": beat_ms is not None,
         "sweepAlive": sweep_ms is not None,
+        "storeSetBack": set_back_ms is not None,
         "beatAgeSeconds": None if beat_ms is None else _seconds(now_ms - beat_ms),
         "sweepAgeSeconds": None if sweep_ms is None else _seconds(now_ms - sweep_ms),
         "lateSeconds": max(late_s.values()),

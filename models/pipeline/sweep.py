@@ -7,7 +7,7 @@ beat, or the broker, is dead, workers sweep on their own (models/pipeline/patrol
             which gives the buffer its new epoch
     sweep.2 ring what is overdue, blind journals included (a lost bell's TTL ran out, a pause ended, the clock went back)
     sweep.3 settle what fell silent
-    sweep.4 evict what idles
+    sweep.4 evict what idles, unless Postgres was set back (models/pipeline/setback.py)
     sweep.5 daily chores, a page at a time: strays (after a change of epoch too), purge
     sweep.6 each minute: the buffer's policy; what fails is logged by name until it is mended (saves are refused by
             models/pipeline/pressure.py)
@@ -34,6 +34,7 @@ from models.pipeline import figures, policy
 from models.pipeline.evict import Evictor
 from models.pipeline.failpoints import reach
 from models.pipeline.purge import Purger
+from models.pipeline.setback import SetBack
 from models.pipeline.settle import Settler
 from models.pipeline.strays import Strays
 from models.postgres.errors import SchemaError
@@ -62,6 +63,7 @@ class Sweeper:
         evictor: Evictor,
         strays: Strays,
         purger: Purger,
+        set_back: SetBack,
         ring: Callable[[int], None],
     ) -> None:
         self._buffer = buffer
@@ -70,6 +72,7 @@ class Sweeper:
         self._evictor = evictor
         self._strays = strays
         self._purger = purger
+        self._set_back = set_back
         self._ring = ring
         self._sweep_ms = round(buffer.settings.sweep_seconds * 1000)
         self._run_id = ""
@@ -96,7 +99,8 @@ class Sweeper:
         now_ms = looks[0].now_ms
         settled = self._settler.settle(now_ms)
         reach("sweep.3")
-        evicted = self._evictor.evict(now_ms)
+        stored = self._set_back.look()
+        evicted = 0 if stored == "set back" else self._evictor.evict(now_ms, only_pressed=stored == "away")
         reach("sweep.4")
         adopted, purged = self._chores(now_ms)
         reach("sweep.5")

@@ -3,7 +3,8 @@
     verify.1 every conversation the buffer knows of, by its keys or only by an index
     verify.2 of each one snapshot: rows, counters, index entries (lua/audit.lua), and then its rows in Postgres
     verify.3 with --repair: counters and indexes are derived anew from the rows (lua/mend.lua); then what Postgres has
-             newer is adopted, and what it lacks becomes dirty; then look again
+             newer is adopted, and what it lacks becomes dirty; then look again. With nothing left, what was noted of a
+             Postgres that was set back (models/pipeline/setback.py) is done
 
 What must hold: a clean row is in Postgres, equal; a dirty one is newer there than nothing, and due, or a dead letter;
 what is in flight has a deadline; counters equal a recount; a conversation whose own row is dirty stands on its owner's
@@ -29,7 +30,7 @@ from typing import Final, NamedTuple
 from models.buffer import codec
 from models.buffer.audit import Audit, Fault, faults_within
 from models.buffer.buffer import READ_WHOLE_BYTES, Buffer, Place
-from models.buffer.keys import PartitionKeys
+from models.buffer.keys import SET_BACK, PartitionKeys
 from models.buffer.partitions import Partitions
 from models.core.records import Record, Snapshot
 from models.errors import BufferFull, Contention
@@ -115,6 +116,8 @@ class Verifier:
                 suspect += looked.suspect
                 done += 1
                 progress(done, of)
+        if repair and not left:
+            self._partitions.withdraw(SET_BACK)
         return Verified(done, rows, blind, suspect, tuple(found), tuple(left))
 
     # ------------------------------------------------------------------ looking

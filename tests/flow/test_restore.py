@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
 import psycopg
 import pytest
 from psycopg import sql
 
 from models.core import commands as c
+from models.pipeline.figures import figures
 from tests.acceptance.console import Console
 from tests.flow.crews import CrewRig, crew_rig
 from tests.servers import RunningPostgres
@@ -143,6 +145,96 @@ def test_what_leaves_the_buffer_before_the_repair_is_gone(
     assert chat.buffer.evict(place.keys, place.hex, 0) == 1
     assert blotter.json("verify", "--repair")["left"] == []
     assert chat.stored_texts("new") == {}
+
+
+def idle(chat: CrewRig, *names: str) -> None:
+    """What fifteen minutes without a save do."""
+    for name in names:
+        place = chat.place(name)
+        header = msgspec.msgpack.decode(chat.buffer.client.hget(place.keys.rows(place.hex), "h"))
+        header["t"] = 1
+        chat.buffer.client.hset(place.keys.rows(place.hex), "h", msgspec.msgpack.encode(header))
+        chat.buffer.client.zadd(place.keys.idle, {place.hex: 1})
+
+
+def standing(chat: CrewRig) -> tuple[bool, list[str]]:
+    """Whether it is noted that Postgres was set back, and which conversations are hot."""
+    found = figures(chat.buffer)
+    hot = [
+        name
+        for name in ("hot", "new", "deleted")
+        if chat.crew.partitions.place_of(chat.place(name).keys, chat.place(name).hex)
+    ]
+    return found["storeSetBack"], hot
+
+
+def test_it_is_noticed_by_itself_and_nothing_leaves_the_buffer_until_the_repair(
+    chat: CrewRig, blotter: Console, backups: Backups
+) -> None:
+    with set_back(chat, backups):
+        after(chat)
+        chat.crew.sweeper.sweep()
+        assert standing(chat) == (False, ["hot", "new", "deleted"])
+    idle(chat, "hot", "new", "deleted")
+    assert chat.crew.sweeper.sweep().evicted == 0, "already at the first doubt"
+    assert standing(chat)[0] is False
+    assert chat.crew.sweeper.sweep().evicted == 0
+    assert standing(chat) == (True, ["hot", "new", "deleted"])
+    # Another process, or one that has just started, asks nobody: it is noted.
+    assert chat.another().sweeper.sweep().evicted == 0
+    status = blotter.json("status", exits=2)
+    assert "blotter verify --repair" in next(
+        r["step"] for r in status["reasons"] if "lacks what it" in r["reason"]
+    )
+
+    blotter("verify", exits=1)
+    assert standing(chat)[0], "looking alone repairs nothing"
+    assert blotter.json("verify", "--repair")["left"] == []
+    for name in ("hot", "new", "deleted"):
+        stored(chat, name)
+    idle(chat, "hot", "new", "deleted")
+    chat.crew.sweeper.sweep()
+    assert standing(chat) == (False, [])
+    assert chat.texts("new") == [("m1", "all of it new")]
+
+
+def test_while_postgres_is_away_nothing_leaves_that_the_buffer_has_room_for(
+    chat: CrewRig, backups: Backups
+) -> None:
+    chat.say("hot", "m1", "before")
+    stored(chat, "hot")
+    idle(chat, "hot")
+    with psycopg.connect(chat.database_url, autocommit=True) as connection:
+        connection.execute("ALTER TABLE conversations RENAME TO gone")
+        assert chat.crew.sweeper.sweep().evicted == 0
+        chat.buffer.client.config_set(
+            "maxmemory", chat.buffer.client.info("memory")["used_memory"] + 1_000_000
+        )
+        try:
+            assert chat.crew.sweeper.sweep().evicted == 1
+        finally:
+            chat.buffer.client.config_set("maxmemory", 0)
+            connection.execute("ALTER TABLE gone RENAME TO conversations")
+    assert chat.texts("hot") == [("m1", "before")]
+
+
+def test_what_was_dropped_from_the_buffer_or_erased_is_no_set_back(chat: CrewRig, blotter: Console) -> None:
+    """A dead letter that was purged leaves the conversation's version behind; an erase takes rows from Postgres first."""
+    chat.say("hot", "m1", "before")
+    stored(chat, "hot")
+    chat.reject_poison()
+    chat.say("hot", "m2", "poison")
+    chat.flush_once("hot")
+    assert len(blotter.json("dead", "purge", "--all", "--yes")["done"]) == 1
+    for _ in range(3):
+        chat.crew.sweeper.sweep()
+    assert standing(chat)[0] is False
+    place = chat.place("hot")
+    chat.pipeline.store.erase([place.uid])
+    chat.crew.sweeper.sweep()
+    blotter("erase", "ann", "--yes")
+    chat.crew.sweeper.sweep()
+    assert standing(chat)[0] is False
 
 
 def test_versions_of_artifacts_younger_than_the_backup_are_gone_but_for_the_last(

@@ -21,6 +21,7 @@ WELL: dict[str, Any] = {
     "workers": ["a:1"],
     "beatAlive": True,
     "sweepAlive": True,
+    "storeSetBack": False,
 }
 
 
@@ -55,6 +56,7 @@ def test_an_open_reply_may_wait_for_its_autosave() -> None:
         ({"deadLetters": 1, "dirtyItems": 1}, "amber", "1 dead letter: rows"),
         ({"blindConversations": 4}, "amber", "4 conversations saved while Postgres was away"),
         ({"pausedPartitions": 1}, "amber", "1 partition paused after an error"),
+        ({"storeSetBack": True}, "red", "(restored from a backup?): nothing leaves the buffer"),
         ({"beatAlive": False}, "amber", "workers sweep in its place → start beat"),
         ({"beatAlive": False, "sweepAlive": False}, "amber", "nobody sweeps"),
         ({"workers": []}, "amber", "no worker is alive"),
