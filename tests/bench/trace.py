@@ -19,7 +19,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -33,7 +33,7 @@ from models.identity import conversation_uid
 from tests.acceptance.webserver import token
 from tests.bench.frame import Bench, Figure, Target, at_most, percentile
 from tests.bench.load import Result, Step, open_loop, request
-from tests.bench.stack import CHECKOUT, Stack, stack
+from tests.bench.stack import CHECKOUT, Stack, cpu_s, stack
 from tests.bench.text import prose
 
 ROWS = (12,)
@@ -64,6 +64,8 @@ class Held(NamedTuple):
     lost: int
     late_p99_ms: float
     rows: int
+    #: Program -> CPU time a request, µs, of all cores.
+    cpu_us: Mapping[str, int]
 
     @property
     def holds(self) -> bool:
@@ -112,19 +114,20 @@ def run(bench: Bench, rows: set[int]) -> Iterator[Figure]:
     bench.say(f"row 12: {len(arrivals):,} arrivals of {source}, ×{SPEED}, {seconds:.0f} s")
     with ExitStack() as programs:
         servers = programs.enter_context(stack())
-        web = programs.enter_context(servers.program("web"))
-        for name in ("worker", "beat"):
-            programs.enter_context(servers.program(name))
+        running = {name: programs.enter_context(servers.program(name)) for name in ("web", "worker", "beat")}
+        web = running["web"]
+        pids = {name: one.pid for name, one in running.items()}
+        pids |= {"buffer": servers.valkey.pid, "broker": servers.broker.pid, "Postgres": servers.postgres.pid}
         # Short replies: their tail is waited for.
         brief = [one for one in arrivals if one.reply < 500]
-        replay(bench, servers, web.url, brief, SPEED, min(seconds, 5.0), "warm")
-        held = replay(bench, servers, web.url, arrivals, SPEED, seconds, "r")
+        replay(bench, servers, web.url, pids, brief, SPEED, min(seconds, 5.0), "warm")
+        held = replay(bench, servers, web.url, pids, arrivals, SPEED, seconds, "r")
         yield from _figures(held, source, seconds)
         if bench.size == "full":
             highest = 0.0
             for speed in SPEEDS:
                 bench.say(f"row 12: ×{speed}")
-                tried = replay(bench, servers, web.url, arrivals, speed, 60.0, f"s{speed}")
+                tried = replay(bench, servers, web.url, pids, arrivals, speed, 60.0, f"s{speed}")
                 bench.say(f"row 12: ×{speed} {'holds' if tried.holds else 'does not hold'}: {tried}")
                 if not tried.holds:
                     break
@@ -143,6 +146,7 @@ def _figures(held: Held, source: str, seconds: float) -> Iterator[Figure]:
         "rows committed": held.rows,
         "load generator, share of a core": held.result.cpu,
         "acknowledgement p50 ms": round(held.result.p50, 2),
+        "CPU a request, µs": held.cpu_us,
         "cores for everything": len(os.sched_getaffinity(0)),
     }
     figures: tuple[tuple[str, float, str, Target], ...] = (
@@ -160,15 +164,17 @@ def replay(
     bench: Bench,
     servers: Stack,
     url: str,
+    pids: Mapping[str, int],
     arrivals: Sequence[Arrival],
     speed: float,
     seconds: float,
     tag: str,
 ) -> Held:
-    """Play ``seconds`` of it, wait until all is stored, compare."""
+    """Play ``seconds`` of it, wait until all is stored, compare. ``pids``: whose CPU time is told."""
     chosen = [one for one in arrivals if one.at_s / speed < seconds]
     with _Lateness(servers) as lateness, servers.pipeline() as pipeline:
         before = Partitions(pipeline.buffer).counters().get("rows", 0)
+        used_s = {name: cpu_s(pid) for name, pid in pids.items()}
         result: Result = bench.elsewhere(play, url, token("ann"), tag, chosen, speed)
         deadline = time.monotonic() + 120
         while pipeline.figures()["dirtyItems"]:
@@ -176,6 +182,9 @@ def replay(
                 break
             time.sleep(0.1)
         counted = Partitions(pipeline.buffer).counters().get("rows", 0) - before
+        cpu_us = {
+            name: round((cpu_s(pid) - used_s[name]) / result.requests * 1e6) for name, pid in pids.items()
+        }
     return Held(
         speed,
         len(chosen),
@@ -183,6 +192,7 @@ def replay(
         _lost(servers.database_url, chosen, tag),
         lateness.p99(counted),
         counted,
+        cpu_us,
     )
 
 
