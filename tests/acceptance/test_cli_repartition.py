@@ -53,6 +53,17 @@ def test_a_buffer_in_use_gets_more_or_fewer_partitions(
     assert len(numbers(chat)) == 1
 
 
+def test_while_workers_run_it_asks_first(chat: CrewRig, blotter: Console) -> None:
+    chat.say("c", "m1", "a")
+    chat.crew.partitions.alive("w1", 60_000)
+    assert "1 worker still at work" in blotter("repartition", "8", exits=1).stderr
+    assert "503" in blotter("repartition", "8", exits=1, answer="n\n").stderr
+    assert numbers(chat) == {"4"}
+    chat.say("c", "m2", "as before")
+    blotter("repartition", "8", "--yes")
+    assert numbers(chat) == {"8"}
+
+
 def test_a_start_with_another_number_says_what_to_do(chat: CrewRig, blotter: Console) -> None:
     chat.say("c", "m1", "a")
     blotter.environ["BLOTTER_PARTITIONS"] = "8"
