@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import median
 
 from tests.acceptance.webserver import token
 from tests.bench.frame import Bench, Figure, at_least, at_most, ratio
 from tests.bench.load import Result, Wish, closed
-from tests.bench.stack import stack
+from tests.bench.stack import cpu_s, stack
 
 ROWS = (1, 2, 3)
 CONNECTIONS = 16
@@ -19,12 +20,19 @@ def run(bench: Bench, rows: set[int]) -> Iterator[Figure]:
         pass_ = token("ann")
         seconds, rounds = bench.pick(0.3, 3.0), bench.pick(1, 5, 9)
         turn = 0
+        pids = {"web": web.pid, "buffer": servers.valkey.pid, "Postgres": servers.postgres.pid}
+        #: Path -> program -> CPU time a request of each sample, µs.
+        cpu_us: dict[str, dict[str, list[float]]] = {}
 
         def measure(kind: str, path: str, status: int, size: int = SIZE) -> Result:
             nonlocal turn
             turn += 1
             wish = Wish(web.url, pass_, kind, f"b{turn}", path=path, size=size, status=status)
+            used_s = {name: cpu_s(pid) for name, pid in pids.items()}
             result: Result = bench.elsewhere(closed, wish, CONNECTIONS, seconds)
+            for name, pid in pids.items():
+                us = (cpu_s(pid) - used_s[name]) / result.requests * 1e6
+                cpu_us.setdefault(path, {}).setdefault(name, []).append(us)
             if kind != "saves" or turn % 4 == 0:
                 servers.empty()
             return result
@@ -44,6 +52,10 @@ def run(bench: Bench, rows: set[int]) -> Iterator[Figure]:
                     name: max(one.cpu for one in results) for name, results in found.items()
                 },
                 "p99 ms": {name: [round(one.p99, 2) for one in results] for name, results in found.items()},
+                "CPU a request, µs": {
+                    path: {name: round(median(samples)) for name, samples in used.items()}
+                    for path, used in cpu_us.items()
+                },
             }
             rates = {name: [one.rate for one in results] for name, results in found.items()}
             if 1 in rows:
