@@ -350,48 +350,47 @@ class Interrupted extends Outbox {
   }
 }
 
-test("what a page writes between being looked at and being gone is taken over together with the rest", async () => {
-  const indexedDB = new IDBFactory();
-  const locks = new Locks();
+/** Pages of one browser; the first has no line to the server, and said something that waits in the outbox. */
+async function waiting() {
+  const browser = { indexedDB: new IDBFactory(), locks: new Locks() };
   const down = yesServer();
   down.state.answer = () => Promise.reject(new TypeError("fetch failed"));
-  const first = world({ server: down, page: new Page({ fetch: down.fetch, indexedDB, locks }) });
+  const offline = () => world({ server: down, page: new Page({ fetch: down.fetch, ...browser }) });
+  const first = offline();
   first.blotter.saveUserMessage("c", { id: "a", content: "1" });
   await first.clock.pass(100);
   const up = yesServer();
-  const outbox = new Interrupted(indexedDB);
+  const outbox = new Interrupted(browser.indexedDB);
+  const next = () => world({ server: up, page: new Page({ fetch: up.fetch, ...browser }), blotter: { outbox } });
+  return { first, offline, next, outbox, log: up.log };
+}
+
+test("what a page writes between being looked at and being gone is taken over together with the rest", async () => {
+  const { first, next, outbox, log } = await waiting();
   outbox.afterRows = async () => {
     first.blotter.saveUserMessage("c", { id: "b", content: "2" });
     await first.clock.pass(100);
     first.page.die();
   };
-  const second = world({ server: up, page: new Page({ fetch: up.fetch, indexedDB, locks }), blotter: { outbox } });
+  const second = next();
   await second.blotter.replay();
   await second.clock.pass(0);
-  assert.deepEqual(up.log[0].body.messages?.map((one) => one.id), ["a", "b"]);
+  assert.deepEqual(log[0].body.messages?.map((one) => one.id), ["a", "b"]);
   await second.blotter.dispose();
 });
 
 test("what another tab takes over and leaves, dying at once, is not left for half a minute", async () => {
-  const indexedDB = new IDBFactory();
-  const locks = new Locks();
-  const down = yesServer();
-  down.state.answer = () => Promise.reject(new TypeError("fetch failed"));
-  const first = world({ server: down, page: new Page({ fetch: down.fetch, indexedDB, locks }) });
-  first.blotter.saveUserMessage("c", { id: "a", content: "1" });
-  await first.clock.pass(100);
+  const { first, offline, next, outbox, log } = await waiting();
   first.page.die();
-  const up = yesServer();
-  const outbox = new Interrupted(indexedDB);
   outbox.beforeClaim = async () => {
-    const faster = world({ server: down, page: new Page({ fetch: down.fetch, indexedDB, locks }) });
+    const faster = offline();
     await faster.blotter.replay();
     faster.page.die();
   };
-  const second = world({ server: up, page: new Page({ fetch: up.fetch, indexedDB, locks }), blotter: { outbox } });
+  const second = next();
   await second.blotter.replay();
   await second.clock.pass(0);
-  assert.deepEqual(up.log.map((entry) => entry.body.content), ["1"]);
+  assert.deepEqual(log.map((entry) => entry.body.content), ["1"]);
   await second.blotter.dispose();
 });
 
