@@ -127,6 +127,7 @@ def rig(**settings: str) -> Iterator[Rig]:
             "TOKEN": mint("ann", (), 86_400, now_s, described),
             "OTHER_TOKEN": mint("bob", (), 86_400, now_s, described),
             "EXPIRED_TOKEN": mint("ann", (), 1, now_s - 3600, described),
+            "SECRET": SECRET,
         }
         running = Rig(buffer, postgres, programs, given)
         running.wait_ready()

@@ -57,7 +57,7 @@ def test_what_needs_no_server(node: str, packages: Path) -> None:
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("name", ["basics", "ai-sdk", "assistant-ui", "readme"])
+@pytest.mark.parametrize("name", ["basics", "follow", "ai-sdk", "assistant-ui", "readme"])
 def test_against_a_running_blotter(node: str, packages: Path, blotter: Rig, name: str) -> None:
     run_node(node, f"live/{name}.test.js", environ=blotter.environ)
 
