@@ -228,7 +228,8 @@ def _explain(raw: bytes) -> None:
         raise Refused("", f"Nested more than {MAX_DEPTH} levels deep.") from None
 
 
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+#: One that never ends reaches to the end, and is not looked through again from each quote in it (that was quadratic).
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _OPEN_OR_CLOSE = re.compile(rb"[\[\]{}]")
 
 

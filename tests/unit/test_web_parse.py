@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -118,6 +119,17 @@ def test_breadth_costs_no_more_than_reading() -> None:
     with pytest.raises(Refused) as refused:
         parse(b"[" + b"1," * 200_000 + rb'"\u0000"]')
     assert refused.value.field == "200000"
+
+
+@pytest.mark.parametrize(
+    "raw", [b'"' + b'\\"' * 32_000, b'{"a":"' + b'\\"[' * 21_000], ids=["a text", "in an object"]
+)
+def test_a_string_that_never_ends_costs_no_more_than_reading(raw: bytes) -> None:
+    """64 KiB are read on the event loop, which all savers share: looked through again from each quote they took a minute."""
+    began = time.monotonic()
+    with pytest.raises(Malformed, match="Unterminated string"):
+        parse(raw)
+    assert time.monotonic() - began < 2
 
 
 NAMES = st.sampled_from(["a", "b", '":', "\\", "\\\\", 'x"', ": ", "é", ""])
