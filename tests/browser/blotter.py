@@ -34,7 +34,8 @@ class Blotter:
         self._tokens: dict[str, str] = {}
 
     # ------------------------------------------------------------------ what is true
-    def call(self, owner: str, method: str, path: str, body: object = None) -> Any:
+    def token(self, owner: str) -> str:
+        """A bearer token of the owner's."""
         if owner not in self._tokens:
             argv = [
                 os.path.join(os.path.dirname(sys.executable), "blotter"),
@@ -46,7 +47,10 @@ class Blotter:
             self._tokens[owner] = subprocess.run(
                 argv, capture_output=True, text=True, check=True
             ).stdout.strip()
-        headers = {"Authorization": f"Bearer {self._tokens[owner]}"}
+        return self._tokens[owner]
+
+    def call(self, owner: str, method: str, path: str, body: object = None) -> Any:
+        headers = {"Authorization": f"Bearer {self.token(owner)}"}
         answer = httpx.request(method, f"{self.url}/api/conversations{path}", json=body, headers=headers)
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json() if answer.content else None

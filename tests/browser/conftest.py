@@ -4,7 +4,8 @@ The browser is the machine's own Chromium (BLOTTER_TEST_CHROMIUM, else /usr/bin/
 none, the tests skip with that reason; with BLOTTER_TEST_BROWSER=required, as in .ci/run, they fail. Screenshots:
 BLOTTER_TEST_SCREENSHOTS names a folder.
 
-Scopes are a module's: Playwright's loop must not outlive it, for other tests run loops of their own.
+One Blotter serves all modules; the browser's scope is a module's: Playwright's loop must not outlive it, for other tests run
+loops of their own.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ def chromium() -> str:
     pytest.skip(reason)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def blotter() -> Iterator[Blotter]:
-    """One `blotter up` for the module."""
+    """One `blotter up` for this folder."""
     chromium()  # without a browser nothing is started
     with private_directory() as directory:
         up = Up(directory / "data", programs=None, arguments=("--workers", "1", "--port", str(free_port())))

@@ -13,6 +13,9 @@ from tests.servers import eventually
 #: The page's speeds, in characters a second: slow enough to come in between, and as fast as it goes.
 READABLE, AT_ONCE = 1000, 20_000
 
+#: A question whose answer the assistant knows by heart.
+STORY = "Tell me a long story."
+
 #: What the page shows of each message: from the page's elements, not from its variables.
 SHOWN = """() => [...document.querySelectorAll("article.message")].map((message) => ({
   id: message.dataset.id,
@@ -189,6 +192,14 @@ class Tab:
             self.page.evaluate("document.getElementById('list').querySelector('[aria-current]')?.textContent")
             == title
         )
+
+
+def story_is_whole(says: Any) -> None:
+    """Every word of it, once."""
+    text = "".join(part["text"] for part in says["messages"][-1]["parts"])
+    assert text.startswith("## The clerk who would not wait")
+    assert text.rstrip().endswith("⚓️")
+    assert text.count("Somebody will blow on it.") == 1
 
 
 def _true(value: object, what: str) -> None:

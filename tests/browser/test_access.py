@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -139,48 +140,44 @@ def test_who_does_not_see_the_page_hears_that_a_reply_begins_and_ends(
         assert reply.get_attribute("aria-busy") == "false"
 
 
-def test_what_lies_over_the_chat_on_a_phone_is_left_before_the_chat_is_reached(
-    blotter: Blotter, browser: Browser
-) -> None:
+@pytest.fixture
+def phone(blotter: Blotter, browser: Browser) -> Iterator[Tab]:
+    """The conversation in which everything is, on a phone."""
     with browser.person(AT_ONCE, **PHONE) as person:
         tab = person.open(blotter)
         opened(tab, blotter)
-        covered = "document.querySelector('main').inert"
-        tab.page.tap("#list-open")
-        tab.until(covered)
-        assert tab.page.evaluate("document.activeElement.id") == "new"
-        tab.page.touchscreen.tap(380, 400)  # beside the list
-        tab.until(f"!{covered} && !document.body.classList.contains('with-list')")
-        assert tab.page.evaluate("document.activeElement.id") == "list-open"
-        tab.page.tap("button.card.artifact")
-        tab.until(covered)
-        tab.page.tap("#artifact-close")
-        tab.until(f"!{covered}")
-        assert tab.page.evaluate("document.activeElement.className") == "card artifact"
-        assert tab.errors == []
+        yield tab
 
 
-def test_words_and_numbers_in_tables_stay_whole_on_a_phone(blotter: Blotter, browser: Browser) -> None:
-    with browser.person(AT_ONCE, **PHONE) as person:
-        tab = person.open(blotter)
-        opened(tab, blotter)
-        lines = tab.page.evaluate("""() => [...document.querySelectorAll("td.at-end, th.at-end")].map((cell) => {
-            const range = document.createRange();
-            range.selectNodeContents(cell);
-            return range.getClientRects().length;
-        })""")
-        assert lines == [1, 1]
+def test_what_lies_over_the_chat_on_a_phone_is_left_before_the_chat_is_reached(phone: Tab) -> None:
+    covered = "document.querySelector('main').inert"
+    phone.page.tap("#list-open")
+    phone.until(covered)
+    assert phone.page.evaluate("document.activeElement.id") == "new"
+    phone.page.touchscreen.tap(380, 400)  # beside the list
+    phone.until(f"!{covered} && !document.body.classList.contains('with-list')")
+    assert phone.page.evaluate("document.activeElement.id") == "list-open"
+    phone.page.tap("button.card.artifact")
+    phone.until(covered)
+    phone.page.tap("#artifact-close")
+    phone.until(f"!{covered}")
+    assert phone.page.evaluate("document.activeElement.className") == "card artifact"
+    assert phone.errors == []
 
 
-def test_a_long_line_of_an_artifacts_source_can_be_read_on_a_phone(
-    blotter: Blotter, browser: Browser
-) -> None:
-    with browser.person(AT_ONCE, **PHONE) as person:
-        tab = person.open(blotter)
-        opened(tab, blotter)
-        tab.page.tap("button.card.artifact")
-        tab.page.tap("#artifact-source-tab")
-        wide = tab.page.evaluate(
-            "[document.getElementById('artifact-source'), document.querySelector('#artifact-source pre')].map((one) => one.scrollWidth <= innerWidth)"
-        )
-        assert wide == [True, True]
+def test_words_and_numbers_in_tables_stay_whole_on_a_phone(phone: Tab) -> None:
+    lines = phone.page.evaluate("""() => [...document.querySelectorAll("td.at-end, th.at-end")].map((cell) => {
+        const range = document.createRange();
+        range.selectNodeContents(cell);
+        return range.getClientRects().length;
+    })""")
+    assert lines == [1, 1]
+
+
+def test_a_long_line_of_an_artifacts_source_can_be_read_on_a_phone(phone: Tab) -> None:
+    phone.page.tap("button.card.artifact")
+    phone.page.tap("#artifact-source-tab")
+    wide = phone.page.evaluate(
+        "[document.getElementById('artifact-source'), document.querySelector('#artifact-source pre')].map((one) => one.scrollWidth <= innerWidth)"
+    )
+    assert wide == [True, True]
