@@ -243,6 +243,10 @@ def test_two_hundred_readers_are_told_within_a_moment(world: World) -> None:
         for n in range(10):
             for chat in chats:
                 await asyncio.to_thread(world.save, chat, c.Append("m", "r", 5 * n, "word ", 5))
+        # However many read: one subscription of the process to each partition's channel.
+        channels = [keys.live for keys in world.buffer.partitions]
+        told = world.buffer.client.execute_command("PUBSUB", "SHARDNUMSUB", *channels)
+        assert told[1::2] == [1] * len(channels)
         for chat in chats:
             await asyncio.to_thread(world.save, chat, c.Append("m", "r", 0, "", 0, st="complete"))
         began = time.monotonic()
