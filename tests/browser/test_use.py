@@ -212,3 +212,18 @@ def test_a_conversation_deleted_in_one_tab_is_gone_in_the_other(blotter: Blotter
         for tab in (one, two):
             tab.until("document.getElementById('list').children.length === 0")
             assert tab.errors == []
+
+
+def test_a_conversation_made_elsewhere_is_listed_as_soon_as_it_is_opened(
+    blotter: Blotter, browser: Browser
+) -> None:
+    with browser.person(AT_ONCE) as person:
+        tab = person.open(blotter)
+        tab.until("!document.getElementById('empty').hidden")
+        body = {"id": "u", "role": "user", "content": "From a phone"}
+        blotter.call(tab.owner, "POST", "/elsewhere/messages", body)
+        tab.page.goto(f"{blotter.url}/#/elsewhere")
+        # Within a moment, not when the list is looked at by the clock.
+        tab.until("document.querySelector('#list [aria-current=page]')", within_s=8)
+        assert tab.page.locator("#empty").is_hidden()
+        assert tab.errors == []

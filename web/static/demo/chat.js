@@ -195,7 +195,13 @@ export class Chat extends EventTarget {
     });
     this.#following = following;
     this.#heardAt = Date.now();
-    await following.done;
+    try {
+      await following.done;
+    } catch (error) {
+      // No place to go on from (a buffer that was set back, deletions that were purged), or not there: it says itself which.
+      if (error.status !== 410 && error.status !== 404) throw error;
+      return false;
+    }
     return lost || partial || this.openReply !== null;
   }
 

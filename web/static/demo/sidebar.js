@@ -19,6 +19,7 @@ export class Sidebar extends EventTarget {
   #after = null;
   #links = new Map();
   #timer = null;
+  #missed = null; // the open conversation, where the list had to be asked for it
   #tabs = "BroadcastChannel" in globalThis ? new BroadcastChannel("blotter.demo") : null;
 
   /** Events: `choose` {id}. */
@@ -72,6 +73,7 @@ export class Sidebar extends EventTarget {
 
   update() {
     const open = this.#chat.view.conversation;
+    this.#lookFor(open);
     const wanted = this.#conversations.map((conversation) => {
       const own = conversation.id === this.#chat.id;
       let link = this.#links.get(conversation.id);
@@ -91,6 +93,15 @@ export class Sidebar extends EventTarget {
     $("more").hidden = !this.#after;
     $("empty").hidden = this.#conversations.length > 0;
     setText($("empty"), this.#archived ? "Nothing is archived." : "No conversations yet.");
+  }
+
+  /** What was made elsewhere a moment ago, and opened by its address, is asked for: once. */
+  #lookFor(open) {
+    const { id, state } = this.#chat;
+    const listed = this.#conversations.some((one) => one.id === id);
+    const missed = state === "open" && !listed && Boolean(open?.archived) === this.#archived ? id : null;
+    if (missed !== null && missed !== this.#missed) this.soon();
+    this.#missed = missed;
   }
 
   /** Arrow keys, Home and End move within the list. */

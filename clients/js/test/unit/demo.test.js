@@ -96,3 +96,38 @@ test("a message goes typing, buffered, stored; what the client says of waiting a
   assert.equal(chat.progress({ id: "r", role: "assistant", status: "complete", stored: true }), "stored");
   assert.equal(chat.progress({ id: "u", role: "user", status: "complete", unsaved: true }), "waiting");
 });
+
+test("where live events cannot go on from, the conversation is read anew: it is deleted only where it says so itself", async (t) => {
+  t.mock.timers.enable({ apis: ["setInterval", "setTimeout"] });
+  const refused = (status) => Object.assign(new Error(`Status ${status}`), { status });
+  const offsets = [];
+  let deleted = false;
+  const blotter = Object.assign(new EventTarget(), {
+    stateOf: () => undefined,
+    mintId: () => "new",
+    loadConversation: async () => {
+      if (deleted) throw refused(410);
+      return { conversation: { id: "c" }, messages: [{ id: "r", role: "assistant", status: "complete" }], toolResults: [], artifacts: [], version: 7 + offsets.length };
+    },
+    follow: (id, { offset }) => {
+      offsets.push(offset);
+      // A buffer that was set back, deletions that were purged: the first offset is none any more.
+      const done = offsets.length === 1 ? Promise.reject(refused(410)) : new Promise(() => {});
+      return { close() {}, done };
+    },
+  });
+  const pass = async (ms) => {
+    await new Promise((next) => setImmediate(next));
+    t.mock.timers.tick(ms);
+    await new Promise((next) => setImmediate(next));
+  };
+  const chat = new Chat(blotter, () => {});
+  chat.open("c");
+  await pass(1000);
+  assert.deepEqual([chat.state, offsets, ids(chat.view.messages)], ["open", [7, 8], ["r"]]);
+  deleted = true;
+  chat.begin();
+  chat.open("c");
+  await pass(1000);
+  assert.deepEqual([chat.state, offsets.length, chat.view.messages], ["deleted", 2, []]);
+});
