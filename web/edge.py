@@ -294,7 +294,7 @@ def _refuse_write(_: bytes) -> None:
 
 def environment(scope: Scope) -> dict[str, Any]:
     """WSGI's environ (PEP 3333) of an ASGI request, without its body."""
-    path = unquote_to_bytes(scope["raw_path"]) if scope.get("raw_path") else scope["path"].encode()
+    path = _path(scope["raw_path"]) if scope.get("raw_path") else scope["path"].encode()
     server, client = scope.get("server") or ("localhost", 80), scope.get("client") or ("", 0)
     environ: dict[str, Any] = {
         "REQUEST_METHOD": scope["method"],
@@ -322,6 +322,16 @@ def environment(scope: Scope) -> dict[str, Any]:
             text = f"{environ[name]}{_BETWEEN.get(name, ',')}{text}"
         environ[name] = text
     return environ
+
+
+def _path(raw: bytes) -> bytes:
+    """The path of an address, decoded, in its one spelling: what a server in front may not let through for its spelling must
+    not be let in here for another. A slash that was encoded divides nothing (RFC 3986, 2.2); two at the beginning, which
+    Werkzeug would read as one, are no address of ours.
+    """
+    if b"%" in raw:
+        raw = unquote_to_bytes(raw.replace(b"%2F", b"%252F").replace(b"%2f", b"%252f"))
+    return b"/." + raw if raw.startswith(b"//") else raw
 
 
 #: What stands between the values of a header that came more than once. No owner's name holds a line feed: of two, none is taken.

@@ -150,6 +150,30 @@ def test_nobody_follows_anothers_conversation(live: EventsProcess, query: str) -
         assert MARK not in theirs.text
 
 
+def test_of_two_owners_or_two_tokens_at_once_neither_is_taken(live: EventsProcess) -> None:
+    """A server in front that adds its own behind a client's must not find the client's taken."""
+    backend = bearer("backend", scope="blotter:act-for")["Authorization"]
+    url = f"{live.path('theirs')}?offset=-1"
+    for owners in (["ann", "eve"], ["eve", "ann"]):
+        headers = [("Authorization", backend), *(("Blotter-Owner", owner) for owner in owners)]
+        answer = httpx.get(url, headers=headers)
+        assert (answer.status_code, MARK in answer.text) == (422, False)
+    tokens = [("Authorization", bearer(owner)["Authorization"]) for owner in ("ann", "eve")]
+    for headers in (tokens, tokens[::-1]):
+        answer = httpx.get(url, headers=headers)
+        assert (answer.status_code, MARK in answer.text) == (401, False)
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/conversations/theirs/events/", "/healthz/", "//healthz", "/%2Fhealthz"]
+)
+def test_no_address_leads_to_another_host(live: EventsProcess, path: str) -> None:
+    """A redirect would be made of the request's own Host, and of http where a proxy speaks https for us."""
+    answer = httpx.get(f"{live.url}{path}", headers={**bearer("ann"), "Host": "evil.example.com"})
+    assert answer.status_code == 404
+    assert "Location" not in answer.headers
+
+
 def test_a_token_that_ran_out_reads_no_more(live: EventsProcess) -> None:
     gone = bearer("ann", seconds=-60)
     assert httpx.get(f"{live.path('theirs')}?offset=-1", headers=gone).status_code == 401

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from typing import Any
+from urllib.parse import unquote
 
 import jwt
 import pytest
@@ -96,3 +97,21 @@ def test_a_request_that_is_given_up_costs_no_thread(edge: Edge, monkeypatch: pyt
         assert faults == []
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "path", [b"//healthz", b"///healthz", b"/%2Fhealthz", b"/%2fhealthz", b"/static%2Fblotter.js"]
+)
+def test_an_address_has_no_second_spelling(edge: Edge, path: bytes) -> None:
+    """A server in front that shows `/metrics` to nobody does not know them as the same."""
+    (start, _) = asyncio.run(answer(edge, path=unquote(path), raw_path=path))
+    assert start["status"] == 404
+
+
+def test_an_encoded_slash_divides_nothing(edge: Edge) -> None:
+    claims = {"sub": "ann", "exp": 1 << 40}
+    token = jwt.encode(claims, "x" * 32, "HS256").encode()
+    path = b"/api/conversations/c%2Fmessages"
+    scope = {"path": unquote(path), "raw_path": path, "headers": [(b"authorization", b"Bearer " + token)]}
+    start, body = asyncio.run(answer(edge, **scope))
+    assert (start["status"], b"conversationId" in body["body"]) == (422, True)

@@ -56,7 +56,7 @@ def create_app(settings: Settings | None = None) -> Starlette:
         CORSMiddleware, allow_origins=origins, allow_methods=["GET", "HEAD"], allow_headers=cors.SENT,
         expose_headers=[*cors.EXPOSED, *answers.STREAM_HEADERS], max_age=cors.MAX_AGE_S,
     )  # fmt: skip
-    return Starlette(
+    app = Starlette(
         routes=[
             Route(_ROUTE, events.read, methods=["GET"]),
             Route("/healthz", events.alive),
@@ -74,6 +74,9 @@ def create_app(settings: Settings | None = None) -> Starlette:
         },
         lifespan=events.lifespan,
     )
+    # An address has one spelling; a redirect would name whatever host the request named.
+    app.router.redirect_slashes = False
+    return app
 
 
 def allowed_origins(settings: Settings) -> list[str]:
