@@ -24,7 +24,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from web.cli.folder import free_port
@@ -77,10 +77,12 @@ def _remove_those_of_the_dead(parent: Path) -> None:
 class Running:
     """A server's process, to be ended and begun again on the same data and port."""
 
-    def __init__(self, server: PostgresServer | ValkeyServer, log: Path) -> None:
+    def __init__(
+        self, server: PostgresServer | ValkeyServer, log: Path, environ: Mapping[str, str] | None = None
+    ) -> None:
         self.server = server
         self.log = log
-        self._command = server.command({"PATH": "/usr/bin:/bin"})
+        self._command = server.command({"PATH": "/usr/bin:/bin", **(environ or {})})
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -178,9 +180,14 @@ class RunningPostgres(Running):
 
 @contextlib.contextmanager
 def start_valkey(
-    directory: Path | None = None, *, role: str = "buffer", password: str = "", **directives: str
+    directory: Path | None = None,
+    *,
+    role: str = "buffer",
+    password: str = "",
+    environ: Mapping[str, str] | None = None,
+    **directives: str,
 ) -> Iterator[Running]:
-    """A ready Valkey in `directory`, or in one of its own. `role`: see web.cli.valkey_server."""
+    """A ready Valkey in `directory`, or in one of its own. `role`: see web.cli.valkey_server. `environ`: what it has more."""
     with contextlib.ExitStack() as stack:
         folder = directory or stack.enter_context(private_directory())
         server = ValkeyServer(
@@ -192,7 +199,7 @@ def start_valkey(
             directives={name.replace("_", "-"): value for name, value in directives.items()},
         )
         server.prepare()
-        running = Running(server, folder / f"{role}.log")
+        running = Running(server, folder / f"{role}.log", environ)
         stack.callback(running.kill)
         running.start()
         yield running

@@ -25,6 +25,7 @@ import psycopg
 import redis
 
 from tests.servers import Running, eventually
+from tests.soak import disk
 from tests.soak.stacks import Stack
 from web.cli.process import Command, spawn
 
@@ -243,6 +244,21 @@ def _disk_full(stack: Stack, chance: random.Random) -> Iterator[None]:
         server.start()
 
 
+@fault("slow fsync with kill -9", "buffer", hold_s=(2, 5))
+def _disk_slow(stack: Stack, chance: random.Random) -> Iterator[None]:
+    """Each fsync takes 50 to 500 ms longer; then the server dies, most likely in one, and with it what was not fsynced."""
+    assert stack.buffer is not None
+    if stack.disk is None:
+        raise Skip(disk.why_not())
+    stack.disk.slow()
+    try:
+        yield
+    finally:
+        stack.buffer.kill()
+        stack.disk.quick()
+        stack.buffer.start()
+
+
 @fault("wall clock of the buffer an hour off", "buffer", hold_s=(2, 4))
 def _clock_off(stack: Stack, chance: random.Random) -> Iterator[None]:
     assert stack.buffer is not None
@@ -251,7 +267,8 @@ def _clock_off(stack: Stack, chance: random.Random) -> Iterator[None]:
     server = stack.buffer
     plain = server._command
     hours = chance.choice(("+1h", "-1h"))
-    false = {"LD_PRELOAD": str(FAKETIME[0]), "FAKETIME": hours, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
+    preload = ":".join(filter(None, [str(FAKETIME[0]), plain.environ.get("LD_PRELOAD")]))
+    false = {"LD_PRELOAD": preload, "FAKETIME": hours, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
     server.kill()
     server._command = replace(plain, environ={**plain.environ, **false})
     server.start()

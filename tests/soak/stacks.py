@@ -24,6 +24,8 @@ from models.settings import load
 from tests.acceptance.up import Up
 from tests.acceptance.webserver import SECRET
 from tests.servers import Running, RunningPostgres, private_directory, start_postgres, start_valkey
+from tests.soak import disk
+from tests.soak.disk import Disk
 from tests.soak.wire import wires
 
 RIVALS = Path(__file__).with_name("rivals")
@@ -58,6 +60,8 @@ class Stack:
     broker: Running | None = None
     buffer: Running | None = None
     buffer_wire: Any = None
+    #: Under the buffer's append-only file, where it can be had.
+    disk: Disk | None = None
     #: Blotter's own hands, past the wires.
     pipeline: Pipeline | None = None
     environ: dict[str, str] = field(default_factory=dict)
@@ -120,11 +124,11 @@ def _running(up: Up, log: Path) -> Iterator[dict[str, str]]:
 
 
 @contextlib.contextmanager
-def blotter() -> Iterator[Stack]:
-    """Blotter, whole."""
+def blotter(fsync: str = "always") -> Iterator[Stack]:
+    """Blotter, whole. ``fsync``: the buffer's appendfsync."""
     with (
         private_directory() as folder,
-        start_valkey(folder, maxmemory="2gb") as buffer,
+        _buffer(folder, fsync) as (buffer, floor),
         start_valkey(folder, role="broker") as broker,
         start_postgres(folder) as postgres,
         postgres.new_database() as database_url,
@@ -137,6 +141,7 @@ def blotter() -> Iterator[Stack]:
             "REDIS_URL": buffer.url.replace(f":{buffer.port}/", f":{buffer_wire.listens_on()}/"),
             "CELERY_BROKER_URL": broker.url,
             "BLOTTER_JWT_SECRET": SECRET,
+            "BLOTTER_FSYNC": fsync,
         }
         up = Up(folder / "up", None, environ)
         settings = load({**environ, "REDIS_URL": buffer.url, "DATABASE_URL": database_url})
@@ -145,11 +150,21 @@ def blotter() -> Iterator[Stack]:
             try:
                 yield Stack(
                     "blotter", folder, up, _port(published), frozenset({"web", "worker", "beat", "events"}),
-                    postgres, database_url, postgres_wire, broker, buffer, buffer_wire, pipeline,
+                    postgres, database_url, postgres_wire, broker, buffer, buffer_wire, floor, pipeline,
                     {**up_environ(folder), **environ},
                 )  # fmt: skip
             finally:
                 pipeline.close()
+
+
+@contextlib.contextmanager
+def _buffer(folder: Path, fsync: str) -> Iterator[tuple[Running, Disk | None]]:
+    """On a disk that forgets what was not fsynced, with an append-only file that is often written anew."""
+    floor = None if disk.why_not() else Disk(folder)
+    environ = floor.environ if floor else {}
+    often = {"auto_aof_rewrite_min_size": "4mb"}
+    with start_valkey(folder, environ=environ, maxmemory="2gb", appendfsync=fsync, **often) as server:
+        yield server, floor
 
 
 @contextlib.contextmanager
