@@ -216,6 +216,8 @@ export declare class BlotterError extends Error {
 
 export interface Following {
   readonly offset: string;
+  /** Resolves when the conversation was deleted, or this was closed; rejects with 401: no token holds, 404: there is none,
+   *  410: there is no going on from `offset`, read the conversation anew. */
   readonly done: Promise<void>;
   close(): void;
 }
