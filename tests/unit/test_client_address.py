@@ -93,3 +93,22 @@ def test_silence_is_waited_for_even_at_first() -> None:
     with server.client() as blotter:
         blotter.list_conversations()
     assert server.asked == 2
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        httpx.Response(200, html="<h1>Sign in</h1>"),
+        httpx.Response(200),
+        httpx.Response(200, json=["not", "Blotter"]),
+        httpx.Response(202, text='{"id": "m", "vers', headers={"Content-Type": "application/json"}),
+    ],
+)
+def test_a_page_of_somebody_else_acknowledges_nothing(page: httpx.Response) -> None:
+    saved = httpx.Response(202, json={"id": "m", "state": "buffered"})
+    answers = [page, saved]
+    transport = httpx.MockTransport(lambda _: answers.pop(0))
+    patient = RetryPolicy(base_s=0.001, cap_s=0.001, patience_s=5)
+    with Blotter("http://blotter.test:8400", "t", retry=patient, transport=transport) as blotter:
+        assert blotter.conversation("c").save_user_message("m", content="hello")["state"] == "buffered"
+    assert answers == []

@@ -32,12 +32,13 @@ def decided(
     return decide(POLICY, failure, tries=tries, elapsed_s=elapsed_s, chance=chance)
 
 
-@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
+# 507, 520 to 529: what proxies say of a server that is away.
+@pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 507, 520, 522, 524, 529])
 def test_what_passes_is_tried_again(status: int) -> None:
     assert decided(answer(status)) == Again(0.1)
 
 
-@pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 409, 410, 413, 415, 422, 501])
+@pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 409, 410, 413, 415, 422, 501, 505])
 def test_what_does_not_pass_is_final(status: int) -> None:
     assert decided(answer(status)) == GiveUp("final")
 
@@ -85,7 +86,7 @@ def test_retry_after_is_a_number_or_a_date() -> None:
         retry_after_s("Fri, 02 Jan 2026 03:04:15 GMT", now.astimezone(timezone(timedelta(hours=2)))) == 10.0
     )
     assert retry_after_s("Fri, 02 Jan 2026 03:04:00 GMT", now) == 0.0
-    for nothing in (None, "", "soon", "-1", "1.5", "²"):
+    for nothing in (None, "", "soon", "-1", "1.5", "²", "Fri, 02 Jan 99999999999 03:04:15 GMT"):
         assert retry_after_s(nothing, now) is None
 
 
@@ -106,6 +107,14 @@ def test_answers_that_are_no_problem_documents_keep_their_status() -> None:
         "ServerError",
         "ApiError",
     ]
+
+
+@pytest.mark.parametrize("errors", [["upstream"], None, {"detail": "x"}, 5, "away"])
+def test_what_a_proxy_answers_in_its_place_is_an_error_like_any_other(errors: object) -> None:
+    body = {"errors": errors, "limit": "none", "length": None, "current": ["x"], "type": 7}
+    error = from_problem(502, body)
+    assert (error.errors, error.limit, error.length, error.current) == ([], None, None, None)
+    assert decided(error) == Again(0.1)
 
 
 def test_an_error_names_the_fields_and_quotes_no_chat() -> None:

@@ -35,6 +35,15 @@ class NotReached(Unreachable):
     """
 
 
+# What a proxy answers in Blotter's place has members of the same names, and other things in them.
+def _dicts(found: Any) -> list[dict[str, Any]]:
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _number(found: Any) -> int | None:
+    return found if isinstance(found, int) else None
+
+
 class ApiError(BlotterError):
     """Blotter refused: its problem document as attributes."""
 
@@ -49,13 +58,13 @@ class ApiError(BlotterError):
         self.title: str = str(problem.get("title", ""))
         self.detail: str = str(problem.get("detail", ""))
         #: Each field that was wrong, and why (422).
-        self.errors: list[dict[str, str]] = list(problem.get("errors", ()))
+        self.errors: list[dict[str, str]] = _dicts(problem.get("errors"))
         #: The bound that was passed (413, 429).
-        self.limit: int | None = problem.get("limit")
+        self.limit: int | None = _number(problem.get("limit"))
         #: Units of the text, or number of parts, as they stand (409).
-        self.length: int | None = problem.get("length")
+        self.length: int | None = _number(problem.get("length"))
         #: The item as it stands (409).
-        self.current: dict[str, Any] | None = problem.get("current")
+        self.current: dict[str, Any] | None = next(iter(_dicts([problem.get("current")])), None)
         self.retry_after_s = retry_after_s
         fields = "; ".join(f"{one.get('field')}: {one.get('message')}" for one in self.errors)
         super().__init__(f"{status} {self.title}: {self.detail}" + (f" ({fields})" if fields else ""))

@@ -14,8 +14,10 @@ from typing import Final
 
 from blotter_client.errors import ApiError, BlotterError, NotReached, Unreachable
 
-#: Answers that say "later": timeouts, too early, too many, and the server's own troubles (501 is not one).
-PASSING: Final = frozenset({408, 425, 429, 500, 502, 503, 504, 507, 529})
+#: Answers that say "later": timeouts, too early, too many. So do all above 499 (the server's troubles, or those of a proxy
+#: before it, which has numbers of its own), but for what will never be done.
+PASSING: Final = frozenset({408, 425, 429})
+NEVER: Final = frozenset({501, 505})
 #: Longest time a Retry-After is believed, s: more is a mistake or a siege.
 LONGEST_WAIT_S: Final = 300.0
 
@@ -52,7 +54,7 @@ def decide(
 ) -> Again | GiveUp:
     """What to do after the ``tries``-th try failed, ``elapsed_s`` after the first began. ``chance``: 0 … 1, random."""
     if isinstance(failure, ApiError):
-        if failure.status not in PASSING:
+        if failure.status not in PASSING and (failure.status < 500 or failure.status in NEVER):
             return GiveUp("final")
         least_s = min(failure.retry_after_s or 0.0, LONGEST_WAIT_S)
     elif isinstance(failure, NotReached):
@@ -76,7 +78,7 @@ def retry_after_s(value: str | None, now: datetime) -> float | None:
         return float(value[:9])
     try:
         when = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

@@ -203,7 +203,7 @@ class AsyncBlotter:
         if response.is_success:
             return _answer(response)
         after_s = retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC))
-        raise from_problem(response.status_code, _problem(response), retry_after_s=after_s)
+        raise from_problem(response.status_code, _object(response), retry_after_s=after_s)
 
     async def _bearer(self) -> str:
         token = self._token
@@ -224,18 +224,17 @@ class AsyncBlotter:
                 self._token = None
 
 
-def _answer(response: httpx.Response) -> Any:
-    if not response.content:
+def _answer(response: httpx.Response) -> dict[str, Any] | None:
+    """What Blotter said. Raises Unreachable for the page of a proxy or a login: whatever its status, it acknowledges nothing."""
+    if response.status_code == 204:
         return None
-    try:
-        return response.json()
-    except ValueError:
-        raise Unreachable(
-            f"{response.request.method} {response.request.url.host}: the answer is no JSON"
-        ) from None
+    body = _object(response)
+    if body is None:
+        raise Unreachable(f"{response.request.method} {response.request.url.host}: not an answer of Blotter")
+    return body
 
 
-def _problem(response: httpx.Response) -> dict[str, Any] | None:
+def _object(response: httpx.Response) -> dict[str, Any] | None:
     try:
         body = response.json()
     except ValueError:
