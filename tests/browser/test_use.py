@@ -227,3 +227,17 @@ def test_a_conversation_made_elsewhere_is_listed_as_soon_as_it_is_opened(
         tab.until("document.querySelector('#list [aria-current=page]')", within_s=8)
         assert tab.page.locator("#empty").is_hidden()
         assert tab.errors == []
+
+
+def test_copying_says_whether_it_came_to_something(blotter: Blotter, browser: Browser) -> None:
+    with browser.person(AT_ONCE, permissions=["clipboard-read", "clipboard-write"]) as person:
+        tab = person.open(blotter)
+        tab.send("Hello, you")
+        tab.check()
+        toast = "document.getElementById('toast').textContent"
+        tab.press_on(".message.user", "Copy")
+        tab.until(f"{toast} === 'Copied.'")
+        assert tab.page.evaluate("navigator.clipboard.readText()") == "Hello, you"
+        tab.page.evaluate("void (navigator.clipboard.writeText = () => Promise.reject(new Error('no')))")
+        tab.press_on(".message.user", "Copy")
+        tab.until(f"{toast} === 'It could not be copied.'")

@@ -50,6 +50,16 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+/** Copies a text; whether that was allowed. */
+export async function copied(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return false; // refused, or no clipboard outside of a secure page
+  }
+}
+
 export const $ = (id) => document.getElementById(id);
 
 const narrow = matchMedia("(max-width: 48rem)");

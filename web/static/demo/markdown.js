@@ -9,7 +9,7 @@
  * @module markdown
  */
 
-import { el } from "./dom.js";
+import { copied, el } from "./dom.js";
 
 /** Characters of one paragraph beyond which it is shown as it is: the patterns below look ahead. */
 const MOST_INLINE = 20_000;
@@ -252,12 +252,7 @@ export function codeBlock(code, language) {
 }
 
 async function copyText(button, text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    button.textContent = "Copied";
-  } catch {
-    button.textContent = "Not allowed";
-  }
+  button.textContent = await copied(text) ? "Copied" : "Not allowed";
   setTimeout(() => (button.textContent = "Copy"), 1500);
 }
 

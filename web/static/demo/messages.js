@@ -5,7 +5,7 @@
  */
 
 import { isOpen } from "./chat.js";
-import { arrange, el, iconButton, setText } from "./dom.js";
+import { arrange, copied, el, iconButton, setText } from "./dom.js";
 import { Parts } from "./parts.js";
 
 const BADGES = {
@@ -61,6 +61,7 @@ class MessageView {
     this.before.disabled = at <= 0;
     this.after.disabled = at < 0 || at + 1 >= siblings.length;
     this.around = { before: siblings[at - 1], after: siblings[at + 1] };
+    this.copy.hidden = textOf(message) === "";
     this.edit.hidden = message.role !== "user" || !threaded;
     this.again.hidden = message.role !== "assistant" || isOpen(message) || !threaded || !message.parentId;
     this.ask.hidden = !(last && message.role === "user");
@@ -97,8 +98,7 @@ class MessageView {
   }
 
   async #copy() {
-    await navigator.clipboard?.writeText(textOf(this.#message)).catch(() => {});
-    this.#actions.say("Copied.");
+    this.#actions.say(await copied(textOf(this.#message)) ? "Copied." : "It could not be copied.");
   }
 
   /** Turns the message into a field. Enter saves it as a branch of its own, Escape leaves all as it was. */
