@@ -17,7 +17,7 @@ from psycopg import sql
 from models.core import commands as c
 from models.pipeline.figures import figures
 from tests.acceptance.console import Console
-from tests.flow.crews import CrewRig, crew_rig
+from tests.flow.crews import CrewRig
 from tests.servers import RunningPostgres
 
 
@@ -46,17 +46,6 @@ class Backups:
 @pytest.fixture
 def backups(postgres_server: RunningPostgres, database_url: str) -> Backups:
     return Backups(postgres_server, database_url)
-
-
-@pytest.fixture
-def chat(buffer_url: str, database_url: str) -> Iterator[CrewRig]:
-    with crew_rig(buffer_url, database_url) as made:
-        yield made
-
-
-@pytest.fixture
-def blotter(chat: CrewRig) -> Console:
-    return Console(chat)
 
 
 @contextmanager
