@@ -50,7 +50,7 @@ class TextOp:
 
 @dataclass(slots=True)
 class PartOp:
-    """``first``: the part is new. Such a step says "streaming" too, and is then ignored where the part has grown."""
+    """``first``: the part is new. Such a step, or one without a text, says "streaming" too: ignored where there is more."""
 
     index: int
     value: dict[str, Any]

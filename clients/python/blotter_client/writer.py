@@ -149,7 +149,9 @@ class Writer:
         if isinstance(head, PartOp):
             head.taken = True
             last = self._is_last(head)
-            alongside = self._alongside(last) or ({"status": "streaming"} if head.first else {})
+            # So that it is passed over where it arrives late, at a message that is finished; but a text may be shortened.
+            passed_over = head.first or head.channel is None
+            alongside = self._alongside(last) or ({"status": "streaming"} if passed_over else {})
             request = calls.set_part(self.path, head.index, _with_text(head), alongside=alongside)
             ends = () if head.channel is None else ((head.channel, head.channel.text.length),)
             return Step(request, head, ends, final=last)

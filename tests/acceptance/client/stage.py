@@ -60,6 +60,19 @@ class Unreliable(httpx.BaseTransport):
         self._real.close()
 
 
+class Recorder(httpx.HTTPTransport):
+    """The real transport; remembers what was sent, to send it again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[httpx.Request] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        if request.method != "GET":
+            self.sent.append(request)
+        return super().handle_request(request)
+
+
 class AsyncUnreliable(httpx.AsyncBaseTransport):
     """The same, asynchronous."""
 

@@ -26,7 +26,7 @@ from blotter_client.errors import (
     Terminal,
 )
 
-from tests.acceptance.client.stage import QUICK, AsyncUnreliable, Stage, Unreliable, words
+from tests.acceptance.client.stage import QUICK, AsyncUnreliable, Recorder, Stage, Unreliable, words
 from tests.acceptance.webserver import token, web_process
 from tests.servers import eventually
 from web.cli.folder import free_port
@@ -133,6 +133,35 @@ def test_answers_that_are_lost_change_nothing(stage: Stage, chat: Conversation, 
             write_everything(reply, text)
         assert transport.lost > 10
     assert_everything_is_there(chat, text)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_what_arrives_once_more_after_its_end_changes_nothing(
+    stage: Stage, chat: Conversation, seed: int
+) -> None:
+    transport = Recorder()
+    with stage.client(transport=transport) as blotter:
+        with blotter.reply(chat.id, "m", pace=Pace(batch=10)) as reply:
+            for done in range(3):
+                reply.set_part(0, {"type": "data-progress", "id": "p", "data": done})
+                reply.flush()
+            reply.add_part({"type": "text", "text": "so "})
+            for word in words(seed, 20):
+                reply.append_part(1, word)
+                reply.append(word)
+            call = reply.tool_call("search", "call_1")
+            reply.flush()
+            call.input({"q": "é"})
+            reply.flush()
+            call.output({"hits": [1, 2.5, None]})
+        before = chat.get_message("m")
+        late = transport.sent[:]
+        random.Random(seed).shuffle(late)
+        for request in late:
+            transport.handle_request(request).read()
+    after = chat.get_message("m")
+    shown = [(message["content"], message["parts"], message["status"]) for message in (before, after)]
+    assert shown[0] == shown[1]
 
 
 def test_answers_that_are_lost_change_nothing_asynchronously(stage: Stage, chat: Conversation) -> None:
