@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import httpx
 import pytest
-from blotter_client import AsyncBlotter, Blotter, NotReached, RetryPolicy, Unreachable
+from blotter_client import ApiError, AsyncBlotter, Blotter, NotReached, RetryPolicy, Unreachable
+from blotter_client.blocking import client
 
 QUICK = RetryPolicy(base_s=0.001, cap_s=0.001, patience_s=0.05)
 
@@ -46,9 +48,9 @@ REFUSED = httpx.ConnectError("[Errno 111] Connection refused")
     ],
 )
 def test_what_is_no_address_is_refused_before_anything_is_sent(url: str) -> None:
-    for client in (Blotter, AsyncBlotter):
+    for kind in (Blotter, AsyncBlotter):
         with pytest.raises(ValueError, match="is no address of Blotter"):
-            client(url, "t")
+            kind(url, "t")
 
 
 def test_a_first_connection_that_is_refused_is_told_at_once() -> None:
@@ -93,6 +95,45 @@ def test_silence_is_waited_for_even_at_first() -> None:
     with server.client() as blotter:
         blotter.list_conversations()
     assert server.asked == 2
+
+
+def test_a_server_that_comes_back_late_and_busy_is_given_patience_once_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 0.0
+
+    def pause(seconds: float) -> None:
+        nonlocal now_s
+        now_s += seconds
+
+    monkeypatch.setattr(client, "pause", pause)
+    monkeypatch.setattr(client, "time", SimpleNamespace(monotonic=lambda: now_s))
+    seen = {0: 0, 200: 0, 503: 0}
+
+    def answer(_: httpx.Request) -> httpx.Response:
+        status = 200 if now_s == 0 and not seen[200] else 0 if now_s < 38 else 503 if now_s < 50 else 200
+        seen[status] += 1
+        if status == 0:
+            raise REFUSED
+        return httpx.Response(status, json={"conversations": [], "after": None})
+
+    patience = RetryPolicy(base_s=0.1, cap_s=1.0, patience_s=40)
+    transport = httpx.MockTransport(answer)
+    with Blotter("http://blotter.test:8400", "t", retry=patience, transport=transport) as blotter:
+        blotter.list_conversations()
+        blotter.list_conversations()
+    assert seen[200] == 2
+    assert seen[0] > 20
+    assert seen[503] > 5
+
+
+def test_a_server_that_comes_and_goes_does_not_have_patience_for_ever() -> None:
+    server = Server(200, *[REFUSED, 503] * 500)
+    with server.client() as blotter:
+        blotter.list_conversations()
+        with pytest.raises((Unreachable, ApiError)):
+            blotter.list_conversations()
+    assert server.asked < 500
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,8 @@ class AsyncBlotter:
         Raises ApiError's subclasses, Unreachable, NotSent.
         """
         started_s = time.monotonic()
-        refreshed = False
+        refreshed = returned = False
+        silent = False
         tries = 0
         while True:
             token = await self._bearer()
@@ -176,6 +177,10 @@ class AsyncBlotter:
                 refreshed = True
                 await self._forget(token)
             except BlotterError as failure:
+                if silent and not returned and not isinstance(failure, Unreachable):
+                    # It is back, busy with its start perhaps: what it says now has patience of its own, once.
+                    returned, started_s, tries = True, time.monotonic(), 1
+                silent = isinstance(failure, Unreachable)
                 elapsed_s = time.monotonic() - started_s
                 chance = random.random()  # noqa: S311 (jitter, no secret)
                 decision = decide(self._retry, failure, tries=tries, elapsed_s=elapsed_s, chance=chance)
