@@ -192,11 +192,21 @@ export class Wire {
   /**
    * Follows a stream of events from `place.offset` on, and keeps that in step; reconnects until `controller` aborts.
    *
-   * Returns when the stream is closed; throws where it cannot go on. What `onEvent` and `onUpToDate` return is waited for.
+   * Returns when the stream is closed; throws where it cannot go on, and what `onEvent` and `onUpToDate` throw: the same
+   * event would come again and again. What they return is waited for.
    */
   async follow(path, place, controller, { onEvent, onUpToDate }) {
     let failures = 0;
     let spent; // the token that was refused last
+    let fault = null; // what a listener threw
+    const tell = async (listener, value) => {
+      try {
+        await listener(value);
+      } catch (error) {
+        fault = { error };
+        throw error;
+      }
+    };
     while (!controller.signal.aborted && !this.#closed) {
       let wait = 0;
       const connection = new AbortController();
@@ -226,17 +236,18 @@ export class Wire {
           failures = 0;
           if (event === "data") {
             const values = JSON.parse(data);
-            for (const value of Array.isArray(values) ? values : [values]) await onEvent(value);
+            for (const value of Array.isArray(values) ? values : [values]) await tell(onEvent, value);
           } else if (event === "control") {
             const control = JSON.parse(data);
             if (control.streamNextOffset !== undefined) place.offset = String(control.streamNextOffset);
-            if (control.upToDate) await onUpToDate(place.offset);
+            if (control.upToDate) await tell(onUpToDate, place.offset);
             if (control.streamClosed) return;
           }
           if (controller.signal.aborted) return;
         }
       } catch (error) {
         if (controller.signal.aborted || this.#closed) return;
+        if (fault !== null) throw fault.error;
         if (error instanceof BlotterError && !TRANSIENT.has(error.status)) throw error;
         wait = error instanceof BlotterError ? error.retryAfterMs : 0;
       } finally {

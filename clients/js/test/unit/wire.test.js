@@ -196,6 +196,24 @@ test("a token that is refused, and a fresh one as well, ends following with its 
   await blotter.dispose();
 });
 
+test("a listener that throws ends following with what it threw, instead of hearing the same again and again", async () => {
+  const server = yesServer();
+  server.state.answer = (entry) => {
+    if (!entry.path.endsWith("/events")) return null;
+    const text = 'event: data\ndata: [{"type":"stored","kind":"message","id":"m","version":1}]\n\nevent: control\ndata: {"streamNextOffset":"1","upToDate":true}\n\n';
+    return new Response(text, { headers: { "Content-Type": "text/event-stream" } });
+  };
+  for (const name of ["onEvent", "onUpToDate"]) {
+    const { clock, blotter, log } = world({ server });
+    const before = log.length;
+    const { done } = blotter.follow("c", { [name]: () => assert.fail("my own fault") });
+    await clock.pass(60_000);
+    await assert.rejects(done, { message: "my own fault" });
+    assert.equal(log.length - before, 1);
+    await blotter.dispose();
+  }
+});
+
 test("events of a connection that died without a word are asked for anew", async () => {
   const server = yesServer();
   let streams = 0;
