@@ -127,10 +127,16 @@ class Supervisor:
     def _start(self, part: Part) -> None:
         _bound(part.log)
         part.process = spawn(part.command, part.log)
-        pid, death = part.process.pid, int(part.command.death_signal)
         self._register(part)
-        write_atomically(self._pid_file(part), f"{pid} {death} {began_at(pid)}\n")
         part.started_at_s = time.monotonic()
+        self._note(part)
+
+    def _note(self, part: Part) -> None:
+        """Write its pid file. On a full disk it is done without, and tried again: the guardian knows the program anyway."""
+        assert part.process is not None
+        pid, death = part.process.pid, int(part.command.death_signal)
+        with contextlib.suppress(OSError):
+            write_atomically(self._pid_file(part), f"{pid} {death} {began_at(pid)}\n")
 
     def _register(self, part: Part) -> None:
         if part.process is not None:
@@ -167,11 +173,23 @@ class Supervisor:
             if part.process is not None:
                 self._look_after(part, now_s)
             elif now_s >= part.start_again_at_s:
-                self._start(part)
+                self._start_again(part, now_s)
         if now_s - self._logs_checked_at_s > LOG_CHECK_S:
             self._logs_checked_at_s = now_s
             for part in self._parts.values():
                 _bound(part.log)
+                if part.process is not None and not self._pid_file(part).exists():
+                    self._note(part)
+
+    def _start_again(self, part: Part, now_s: float) -> None:
+        """What the machine refuses now (memory, a place on its disk) is tried again: the others go on meanwhile."""
+        try:
+            self._start(part)
+        except OSError as error:
+            part.failures += 1
+            wait_s = delay_s(part.failures)
+            self._say(f"{part.command.name} cannot be started ({error.strerror}); again in {wait_s:g} s")
+            part.start_again_at_s = now_s + wait_s
 
     def _look_after(self, part: Part, now_s: float) -> None:
         """Bury a program that has died, with all it forked, and set the time of its next start."""
@@ -320,8 +338,12 @@ def _bound(log: Path) -> None:
             return
     except FileNotFoundError:
         return
-    # In slices: a log that grows while it is copied must not keep us here.
-    with log.open("rb") as source, log.with_name(log.name + ".1").open("wb") as kept:
+    # In slices: a log that grows while it is copied must not keep us here. On a full disk there is no predecessor.
+    with (
+        contextlib.suppress(OSError),
+        log.open("rb") as source,
+        log.with_name(log.name + ".1").open("wb") as kept,
+    ):
         source.seek(max(0, log.stat().st_size - LOG_LIMIT_BYTES))
         kept.write(source.read(LOG_LIMIT_BYTES))
     os.truncate(log, 0)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from web.cli.errors import CannotRun
 from web.cli.folder import Folder, default_folder
 from web.cli.options import folder_option
 
@@ -31,7 +32,10 @@ def command(port: int | None, data: Path | None, workers: int | None) -> None:
     from web.cli.run import Wishes, run
 
     folder = Folder(data.absolute() if data else default_folder(os.environ))
-    run(Wishes(folder, port, workers, dict(os.environ)), say)
+    try:
+        run(Wishes(folder, port, workers, dict(os.environ)), say)
+    except OSError as error:
+        raise CannotRun(f"{error.filename or folder.root} cannot be used ({error.strerror})") from error
 
 
 def say(text: str) -> None:
