@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,3 +36,13 @@ def test_settings_that_were_given_are_told_and_nothing_else() -> None:
         "BLOTTER_TEST_DATA": "x",
     }
     assert published(environ) == {"BASE_URL": "http://127.0.0.1:1", "BLOTTER_PARTITIONS": "4"}
+
+
+def test_a_process_has_room_for_its_counts_before_it_counts(tmp_path: Path) -> None:
+    """Sparse files, written through memory, killed every web process by SIGBUS when the disk was full."""
+    program = "from web import metrics; metrics.SAVES.labels('accepted').inc(); print(metrics.RESERVED)"
+    environ = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, check=True)
+    found = {path.name.partition("_")[0]: path.stat() for path in tmp_path.iterdir()}
+    assert set(found) == {"counter", "histogram"}
+    assert all(stat.st_blocks * 512 >= stat.st_size == int(done.stdout) for stat in found.values())
