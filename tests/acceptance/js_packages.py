@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -40,7 +41,10 @@ def install_packages() -> Path:
     """The folder of packages, installed from the lock; nothing happens when that is done already."""
     wanted = hashlib.sha256((CLIENT / "package-lock.json").read_bytes()).hexdigest()
     mark = CLIENT / "node_modules" / ".installed"
-    if not mark.exists() or mark.read_text() != wanted:
+    with (CLIENT / "package-lock.json").open("rb") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)  # several processes test at once: the second finds the work done
+        if mark.exists() and mark.read_text() == wanted:
+            return CLIENT / "node_modules"
         try:
             done = subprocess.run(
                 ["npm", "ci", "--ignore-scripts", "--loglevel=error"],
