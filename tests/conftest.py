@@ -58,6 +58,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.getini("filterwarnings").insert(0, "error")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """`-n auto`: two a processor, for a test mostly waits; with more, what is told to happen in time does not."""
+    return min(12, 2 * (os.cpu_count() or 1))
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[RunningPostgres]:
     """Careless of power cuts, for speed; a killed server still keeps what it committed."""
