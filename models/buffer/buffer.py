@@ -319,8 +319,9 @@ class Buffer:
         base: int = -1,
         pull: bool = False,
         expect_mp: int = -1,
+        beyond: bool = False,
     ) -> SaveReply:
-        """Run save.lua; its header tells what the arguments and answers mean."""
+        """Run save.lua; its header tells what the arguments and answers mean. ``beyond``: a replay that a full buffer takes."""
         keys, uid = place.keys, place.hex
         request = {
             "mode": mode, "uid": uid, "owner": place.owner, "id": place.id, "now_us": self.now_us, "commands": commands,
@@ -338,7 +339,7 @@ class Buffer:
             keys.dead, keys.journal(uid), keys.blind, keys.image_rows(uid), keys.image_bodies(uid),
         ]  # fmt: skip
         name, retries, args = (
-            "erase" if erasing else "save",
+            "erase" if erasing else "replay" if beyond else "save",
             1 if repeatable else 0,
             [_encode(request), keys.live],
         )
@@ -478,10 +479,11 @@ class Buffer:
         epoch: int,
         *,
         force: bool = False,
+        beyond: bool = False,
         between: Callable[[], None] = lambda: None,
     ) -> str:
         """Stage a base in pieces and install it, guarded by the partition's ``epoch`` as it was before the load.
-        ``between`` is called between the two.
+        ``between`` is called between the two. ``beyond``: maxmemory does not count.
 
         Returns ok, merged, hot (somebody else did), moved (load again), lost (staging expired) or uninit.
         """
@@ -490,7 +492,8 @@ class Buffer:
         target = [keys.staged_rows(uid, token), keys.staged_bodies(uid, token)]
         for rows, bodies in _pieces(staged):
             flat = [part for field in (*rows, *bodies) for part in field]
-            call(self.client, "stage", target, [STAGING_MS, len(rows), *flat], retries=1)
+            stage = "restage" if beyond else "stage"
+            call(self.client, stage, target, [STAGING_MS, len(rows), *flat], retries=1)
         between()
         request = {
             "uid": uid,
@@ -502,7 +505,7 @@ class Buffer:
         }
         answer: bytes = call(
             self.client,
-            "install",
+            "reinstall" if beyond else "install",
             [
                 keys.meta, keys.epoch, keys.rows(uid), keys.bodies(uid), *target, keys.due, keys.open, keys.idle, keys.dead,
                 keys.journal(uid),

@@ -48,9 +48,12 @@ _PARTS: Final[dict[str, tuple[str, ...]]] = {
     "overdue": (),
     "pull": (),
     "read": ("common",),
+    "reinstall": ("common",),
     "relay": (),
     "release": (),
     "renew": (),
+    "replay": ("common", "merge"),
+    "restage": (),
     "revive": ("common",),
     "ripe": (),
     "rows": ("common",),
@@ -64,8 +67,14 @@ _PARTS: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
-#: Scripts that are another's text behind a first line of their own.
-_SAME: Final[dict[str, tuple[str, str]]] = {"erase": ("save", "#!lua flags=allow-oom")}
+#: Scripts that are another's text behind a first line of their own, for calls that a full buffer must not refuse: they only
+#: delete, or take a journal to Postgres, which is all that can make room where journals fill the buffer.
+_SAME: Final[dict[str, tuple[str, str]]] = {
+    "erase": ("save", "#!lua flags=allow-oom"),
+    "replay": ("save", "#!lua flags=allow-oom"),
+    "restage": ("stage", "#!lua flags=allow-oom"),
+    "reinstall": ("install", "#!lua flags=allow-oom"),
+}
 
 
 def source(name: str) -> str:

@@ -54,11 +54,17 @@ class Adopter:
         self._ring = ring
 
     def adopt(
-        self, place: Place, *, force: bool = False, keep_empty: bool = False, epoch: int | None = None
+        self,
+        place: Place,
+        *,
+        force: bool = False,
+        keep_empty: bool = False,
+        epoch: int | None = None,
+        beyond: bool = False,
     ) -> Adopted:
         """Make the conversation hot. ``force``: merge although it is hot (Postgres was seen to hold a newer row).
         ``keep_empty``: install an empty base too (a journal waits for it, or the conversation is hot already).
-        ``epoch``: the partition's, where the buffer just told it.
+        ``epoch``: the partition's, where the buffer just told it. ``beyond``: a full buffer takes it all the same.
 
         Raises StoreUnavailable, BufferUnavailable, BufferFull, Contention.
         """
@@ -71,7 +77,7 @@ class Adopter:
             staged = codec.stage(place.owner, place.id, snapshot, horizon, self._buffer.stale)
             if not staged.rows and not force and not keep_empty:
                 return Adopted("empty", epoch)
-            answer = self._buffer.adopt(place, staged, epoch, force=force, between=_staged)
+            answer = self._buffer.adopt(place, staged, epoch, force=force, beyond=beyond, between=_staged)
             reach("adopt.4")
             if answer in ("ok", "merged", "hot"):
                 return Adopted(answer, epoch)
@@ -80,24 +86,25 @@ class Adopter:
             epoch = None
         raise Contention("the conversation was evicted again and again while it was being adopted")
 
-    def replay(self, place: Place) -> int:
+    def replay(self, place: Place, *, beyond: bool = False) -> int:
         """Adopt the base of a blind conversation and apply its journal in order; returns the saves superseded.
+        ``beyond``: a full buffer takes it all the same.
 
         Raises as adopt; what was applied stays applied, what was not stays in the journal.
         """
         lost: Counter[str] = Counter()
         try:
-            self._replay(place, lost)
+            self._replay(place, lost, beyond)
         finally:
             if lost:
                 self._tell_superseded(place, lost)
         return lost.total()
 
-    def _replay(self, place: Place, lost: Counter[str]) -> None:
-        self.adopt(place, keep_empty=True)
+    def _replay(self, place: Place, lost: Counter[str], beyond: bool) -> None:
+        self.adopt(place, keep_empty=True, beyond=beyond)
         for _ in range(_REPLAY_ROUNDS):
             reach("replay.1")
-            reply = self._buffer.save(place, (), mode="replay")
+            reply = self._buffer.save(place, (), mode="replay", beyond=beyond)
             reach("replay.2")
             if reply.s == "done":
                 lost.update(reply.lost)
@@ -109,7 +116,7 @@ class Adopter:
             elif reply.s == "uninit":
                 return
             else:
-                self.adopt(place, keep_empty=True)
+                self.adopt(place, keep_empty=True, beyond=beyond)
 
     def _tell_superseded(self, place: Place, lost: Counter[str]) -> None:
         """Saves that were acknowledged without their base and lost to it by the rules are never lost in silence."""

@@ -47,7 +47,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, NamedTuple
 from uuid import UUID
 
-from models.buffer.buffer import Buffer, RipeRow
+from models.buffer.buffer import Buffer, Place, RipeRow
 from models.buffer.keys import PartitionKeys
 from models.buffer.partitions import Partitions
 from models.core.batches import BATCH_BYTES, BATCH_ROWS, GROUP_TRIES, halves, plan_trial, verdict
@@ -62,6 +62,7 @@ from models.errors import (
     RecordRejected,
     StoreUnavailable,
 )
+from models.pipeline import pressure
 from models.pipeline.adopt import Adopter
 from models.pipeline.failpoints import reach
 from models.pipeline.spans import Spans
@@ -77,6 +78,9 @@ WORK_S: Final = 5.0
 ANSWER_S: Final = 15.0
 #: Blind conversations adopted in one flush.
 BLIND_MOST: Final = 32
+#: Up to this share of maxmemory used, one that finds the buffer full is adopted and replayed all the same: where journals
+#: fill the buffer, nothing else would ever make room. One base more (BLOTTER_MAX_CONVERSATION_BYTES) for each flush at work.
+BEYOND_SHARE: Final = 1.1
 #: What may end a worker in order; neither is a row's fault.
 _ASKED_TO_LEAVE: Final = (SystemExit, KeyboardInterrupt)
 
@@ -194,7 +198,7 @@ class Flusher:
             if place is None:
                 continue
             try:
-                self._adopter.replay(place)
+                self._replay(place)
                 work.replayed += 1
             except (StoreUnavailable, SchemaError, BufferUnavailable):
                 raise
@@ -204,6 +208,14 @@ class Flusher:
                 log.exception("a blind conversation could not be replayed")
             self._renew(work)
             reach("flush.2")
+
+    def _replay(self, place: Place) -> None:
+        try:
+            self._adopter.replay(place)
+        except BufferFull:
+            if pressure.memory(self._buffer.client).share >= BEYOND_SHARE:
+                raise
+            self._adopter.replay(place, beyond=True)
 
     # ------------------------------------------------------------------ rounds
     def _work(self, work: _Work) -> None:

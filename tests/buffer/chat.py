@@ -201,9 +201,9 @@ class Chat:
         self._checked()
         return answer
 
-    def adopt(self, *, force: bool = False, horizon: int = 0) -> str:
+    def adopt(self, *, force: bool = False, horizon: int = 0, beyond: bool = False) -> str:
         epoch = self.buffer.epoch(self.place)
         staged = stage(self.place.owner, self.place.id, self.store.snapshot(), horizon, self.buffer.stale)
-        answer = self.buffer.adopt(self.place, staged, epoch, force=force)
+        answer = self.buffer.adopt(self.place, staged, epoch, force=force, beyond=beyond)
         self._checked()
         return answer

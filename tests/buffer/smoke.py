@@ -24,7 +24,8 @@ def everything(chat: Chat) -> None:
     chat.send(append("m1", 1, "b"), mode="blind")
     assert buffer.read(chat.place).head.partial
     assert chat.adopt() == "ok"
-    assert buffer.save(chat.place, [], mode="replay").left == 0
+    assert chat.adopt(beyond=True) == "hot"
+    assert buffer.save(chat.place, [], mode="replay", beyond=True).left == 0
 
     # Hot.
     chat.send(
@@ -71,7 +72,7 @@ def everything(chat: Chat) -> None:
     chat.flush()
     chat.buffer.outdate(chat.place.keys)
     assert chat.evict() == 1
-    assert chat.adopt() == "ok"
+    assert chat.adopt(beyond=True) == "ok"
     chat.delete("m", "m9")
     chat.delete("c")
     chat.flush()

@@ -36,7 +36,8 @@ def test_scripts_that_take_memory_say_so_by_having_no_flag() -> None:
         first in (b"#!lua", b"#!lua flags=allow-oom", b"#!lua flags=no-writes") for first in flags.values()
     )
     assert {name for name, first in flags.items() if first == b"#!lua"} == REFUSED
-    assert SCRIPTS["erase"].text.split(b"\n", 1)[1] == SCRIPTS["save"].text.split(b"\n", 1)[1]
+    for twin, of in (("erase", "save"), ("replay", "save"), ("restage", "stage"), ("reinstall", "install")):
+        assert SCRIPTS[twin].text.split(b"\n", 1)[1] == SCRIPTS[of].text.split(b"\n", 1)[1]
 
 
 def test_a_save_to_a_full_buffer_is_refused_whole(chat: Chat, full: Callable[[], None]) -> None:

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 import pytest
 
 from models.core import commands as c
-from models.errors import StoreUnavailable
+from models.errors import BufferFull, StoreUnavailable
 from models.pipeline import failpoints
 from models.pipeline.figures import figures
+from models.pipeline.flush import BEYOND_SHARE
 from models.postgres.migrate import upgrade
 from tests.flow.crews import CrewRig, crew_rig
 from tests.servers import RunningPostgres, eventually, start_postgres
@@ -71,6 +72,38 @@ def test_saves_outlive_postgres_and_everything_is_there_when_it_returns(
     expected = {"m1": "before", "m2": "meanwhile", **{f"n{n}": str(n) for n in range(30)}}
     assert chat.stored_texts("cold") == expected
     assert [name for name, _ in chat.texts("cold")] == list(expected)
+
+
+def test_a_buffer_that_journals_have_filled_empties_itself_when_postgres_returns(
+    chat: CrewRig, postgres: RunningPostgres
+) -> None:
+    """To adopt their bases takes memory, and there is none; but nothing else would ever make room."""
+    names = [f"c{number}" for number in range(8)]
+    for name in names:
+        chat.say(name, "m1", "before " * 10_000)
+        chat.evict(name)
+    postgres.stop()
+    client = chat.buffer.client
+    before = client.config_get("maxmemory")["maxmemory"]
+    try:
+        for name in names:
+            assert chat.say(name, "m2", "meanwhile " * 10_000).base == "unknown"
+        client.config_set("maxmemory", int(client.info("memory")["used_memory"] / (BEYOND_SHARE + 0.05)))
+        postgres.start()
+        # Beyond the bound they wait …
+        eventually(lambda: chat.flush_once(names[0]).state == "done", within_s=10)
+        assert sum(count.blind for count in chat.crew.partitions.counts()) == len(names)
+        # … below it they go, although the buffer takes no save.
+        client.config_set("maxmemory", int(client.info("memory")["used_memory"] / 1.01))
+        with pytest.raises(BufferFull):
+            chat.say("another", "m1", "no room")
+        flush_until_clean(chat, *names)
+    finally:
+        client.config_set("maxmemory", before)
+        if postgres._process is None:
+            postgres.start()
+    for name in names:
+        assert set(chat.stored_texts(name)) == {"m1", "m2"}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@
 --        open [[name, deadline] ..], force (merge although the buffer epoch is the same: a flush saw a newer row in
 --        Postgres), full, of (partitions, as save)
 -- Returns ok | merged | moved (epoch) | hot (already there) | uninit | lost (staging expired)
+-- Refused by a full buffer; the same text, flagged, is the script "reinstall": for the base of a journal that fills it.
 -- Prevents: a base older than a commit since (every eviction raises the epoch), a half-staged base, a rolled-back row
 --      that hides a newer one, dirty rows lost to an older base, and rows Postgres lost that would count as stored.
 local req = cmsgpack.unpack(ARGV[1])

@@ -20,7 +20,7 @@
 --      a change and its due entry, a reader of half a sync, a decision on rows that may be older than Postgres'.
 -- Versions told while blind are exceeded by those after the replay.
 -- No allow-oom flag: under memory pressure it is refused whole. The same text, flagged, is the script "erase": for calls
--- that only delete, which must get through.
+-- that only delete, which must get through; and "replay", for journals that fill the buffer (flush.py, BEYOND_SHARE).
 local req = cmsgpack.unpack(ARGV[1])
 clock(req.now_us)
 local meta = redis.call('HMGET', KEYS[1], 'e', 'n')

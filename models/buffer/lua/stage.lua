@@ -3,6 +3,7 @@
 -- KEYS 1 staged rows, 2 staged bodies
 -- ARGV 1 TTL ms, 2 number of row fields, then name, value …, then body fields name, value …
 -- Returns 1
+-- Refused by a full buffer; the same text, flagged, is the script "restage": for the base of a journal that fills it.
 -- Prevents: a reader of half a base; an abandoned load that stays (TTL).
 local rows = tonumber(ARGV[2])
 for i = 3, #ARGV, 2 do
