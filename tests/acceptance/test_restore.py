@@ -196,13 +196,14 @@ def test_while_postgres_is_away_nothing_leaves_that_the_buffer_has_room_for(
     with psycopg.connect(chat.database_url, autocommit=True) as connection:
         connection.execute("ALTER TABLE conversations RENAME TO gone")
         assert chat.crew.sweeper.sweep().evicted == 0
+        ceiling = chat.buffer.client.config_get("maxmemory")["maxmemory"]
         chat.buffer.client.config_set(
             "maxmemory", chat.buffer.client.info("memory")["used_memory"] + 1_000_000
         )
         try:
             assert chat.crew.sweeper.sweep().evicted == 1
         finally:
-            chat.buffer.client.config_set("maxmemory", 0)
+            chat.buffer.client.config_set("maxmemory", ceiling)
             connection.execute("ALTER TABLE gone RENAME TO conversations")
     assert chat.texts("hot") == [("m1", "before")]
 

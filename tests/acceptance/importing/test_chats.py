@@ -201,7 +201,7 @@ def test_ctrl_c_leaves_interrupted_replies_and_says_so_with_its_exit_code(
     stage: Stage, chat_file: Path, imported: list[Chat]
 ) -> None:
     owner = "ctrl-c"
-    process = stage.command(str(chat_file), "--owner", owner, "--limit", "1", "--rate", "4000", "--no-verify")
+    process = stage.command(str(chat_file), "--owner", owner, "--limit", "1", "--rate", "200", "--no-verify")
     with process, Blotter(stage.url, token(owner)) as blotter:
 
         def streaming() -> bool:
