@@ -26,7 +26,8 @@ def changed(row: int, field: str, factor: float) -> dict[str, Any]:
     for figure in figures["figures"]:
         if figure["row"] == row and figure[field] is not None:
             figure[field] *= factor
-            figure["notes"].pop("µs an append", None)
+            if told := figure["notes"].get("µs an append"):
+                figure["notes"]["µs an append"] = {part: us * factor for part, us in told.items()}
     return figures
 
 
@@ -52,6 +53,15 @@ def test_a_reply_is_written_at_intervals_that_double_and_at_its_end(seconds: flo
 def test_what_costs_twice_needs_more(row: int, field: str, key: str) -> None:
     before, after = model().needs(10**6)[key], model(changed(row, field, 2)).needs(10**6)[key]
     assert before * 1.1 < after <= before * 2.01
+
+
+def test_what_an_append_costs_is_taken_as_told_and_else_shared_out() -> None:
+    told, untold = copy.deepcopy(FIGURES), copy.deepcopy(FIGURES)
+    for figures, notes in ((told, {"µs an append": {"web": 300.0, "Valkey": 200.0}}), (untold, {})):
+        (row, *_) = [one for one in figures["figures"] if one["row"] == 8]
+        row["b"], row["notes"] = 4_000.0, notes
+    assert (model(told).measured.web_us, model(told).measured.valkey_us) == (300, 200)
+    assert (model(untold).measured.web_us, model(untold).measured.valkey_us) == pytest.approx((308, 92))
 
 
 def test_parts_carry_what_they_are_said_to_carry() -> None:
