@@ -44,7 +44,7 @@ class Settings(BaseModel):
     redis_url: str = Field(
         "redis://localhost:6379/0",
         alias="REDIS_URL",
-        description="the buffer: Redis or Valkey with AOF; a cluster: `redis+cluster://host:port[,host:port…]`",
+        description="the buffer: Redis or Valkey with AOF, by `unix://path` too; a cluster: `redis+cluster://host:port[,host:port…]`",
     )
     celery_broker_url: str = Field(
         "redis://localhost:6380/0",

@@ -202,7 +202,7 @@ class Buffer:
         seconds = settings.buffer_timeout_ms / 1000
         how: dict[str, Any] = {
             "max_connections": connections, "timeout": seconds, "socket_timeout": seconds,
-            "socket_connect_timeout": min(seconds, 1.0), "socket_keepalive": True,
+            "socket_connect_timeout": min(seconds, 1.0),
         }  # fmt: skip
         if is_cluster(settings.redis_url):
             cluster = Cluster(settings.redis_url, connection_pool_class=redis.BlockingConnectionPool, **how)

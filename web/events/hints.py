@@ -135,7 +135,7 @@ class Hints:
         # Untyped on purpose: redis-py's annotations answer for sync and async clients at once.
         client: Any = redis.Redis.from_url(
             url, socket_timeout=timeout_s, socket_connect_timeout=min(timeout_s, 1.0),
-            socket_keepalive=True, retry=Retry(NoBackoff(), 0), health_check_interval=_PING_S,
+            retry=Retry(NoBackoff(), 0), health_check_interval=_PING_S,
         )  # fmt: skip
         listener = client.pubsub()
         open_ones.callback(_close, listener, client)
