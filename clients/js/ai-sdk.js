@@ -183,6 +183,12 @@ function record(stream, blotter, chatId, { continued, parentId, abortSignal }) {
   };
   abortSignal?.addEventListener("abort", () => end("interrupted", "stopped"), { once: true });
 
+  /** The connection tore. Because the page goes? That says nothing of the reply: it stays open, for whoever goes on with it. */
+  const torn = async (reason) => {
+    await blotter.stays();
+    await end("error", reason);
+  };
+
   const named = (chunk) => {
     const id = chunk.type === "start" ? (continued?.id !== undefined && chunk.messageId === undefined ? continued.id : chunk.messageId) : continued?.id;
     return id ?? blotter.mintId();
@@ -195,7 +201,8 @@ function record(stream, blotter, chatId, { continued, parentId, abortSignal }) {
       try {
         next = await reader.read();
       } catch (error) {
-        end(abortSignal?.aborted ? "interrupted" : "error", abortSignal?.aborted ? "stopped" : String(error?.message ?? error));
+        if (abortSignal?.aborted) end("interrupted", "stopped");
+        else torn(String(error?.message ?? error));
         controller.error(error);
         return;
       }

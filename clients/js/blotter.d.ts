@@ -174,6 +174,7 @@ export interface Limits {
   syncChars: number;
   bundleChars: number;
   journalMs: number;
+  leaveMs: number;
   leaseMs: number;
 }
 export declare const LIMITS: Readonly<Limits>;
@@ -285,6 +286,8 @@ export declare class Blotter extends EventTarget {
   replay(): Promise<void>;
   flush(options?: { until?: "buffered" | "stored"; timeoutMs?: number }): Promise<boolean>;
   mintId(): string;
+  /** Resolves once it is sure that this page stays; never on one that goes. At once where there is no page. */
+  stays(): Promise<void>;
   dispose(): Promise<void>;
 }
 

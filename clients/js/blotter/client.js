@@ -1147,6 +1147,14 @@ export class Blotter extends EventTarget {
     on(document, "freeze", this.#onLeave);
   }
 
+  /**
+   * Resolves once it is sure that this page stays; never on one that goes. A page that goes sees its connections tear before
+   * it is gone, in some browsers before it is told. At once where there is no page.
+   */
+  async stays() {
+    if (this.#env.window) await new Promise((next) => this.#env.setTimeout(next, this.#limits.leaveMs));
+  }
+
   /** `beforeunload` only while something is unacknowledged: a listener alone keeps pages out of the back/forward cache. */
   #guard() {
     const { window } = this.#env;

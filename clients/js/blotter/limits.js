@@ -42,6 +42,8 @@ export const LIMITS = Object.freeze({
   bundleChars: 8192,
   /** ms; a streaming item that waits longer for its acknowledgement goes into the outbox. */
   journalMs: 250,
+  /** ms; a page whose connections tear is gone by then, if that is why. */
+  leaveMs: 2 * SECOND_MS,
   /** ms; without Web Locks: a tab that did not renew its lease for so long is taken for dead. */
   leaseMs: 150 * SECOND_MS,
 });
