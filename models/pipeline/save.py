@@ -72,8 +72,7 @@ class Saver:
         mode: Literal["hot", "blind"] = "hot"
         base = -1
         for attempt in range(TRIES * 2):
-            if attempt > 1:
-                aside(self._pause.wait, random.uniform(0, _PAUSE_S * 2**attempt))  # noqa: S311 (jitter, no secret)
+            self._let_others(attempt)
             reach("save.1")
             reply = self._buffer.save(
                 place,
@@ -108,6 +107,10 @@ class Saver:
                     mode = "blind"
         raise Contention("the conversation was moved again and again while it was being saved")
 
+    def _let_others(self, attempt: int) -> None:
+        if attempt > 1:
+            aside(self._pause.wait, random.uniform(0, _PAUSE_S * 2**attempt))  # noqa: S311 (jitter, no secret)
+
     def _finish(self, place: Place, reply: SaveReply, mode: str) -> SaveResult:
         if reply.list is not None:
             self._buffer.list_for_owner(place, reply.list)
@@ -134,6 +137,7 @@ class Saver:
         Raises as save while nothing was applied; once something was, the rest answer ``unavailable``.
         """
         outcomes: list[ItemOutcome] = []
+        first: SaveResult | None = None
         last: SaveResult | None = None
         known_base = True
         for batch in batches(commands):
@@ -149,6 +153,7 @@ class Saver:
                     ItemOutcome(kind=command.k, id=command.id, outcome="unavailable") for command in rest
                 ]
                 break
+            first = first or last
             known_base = known_base and last.base == "known"
             outcomes += last.items
         if last is None:
@@ -156,7 +161,8 @@ class Saver:
         return SaveResult(
             state=last.state,
             base="known" if known_base else "unknown",
-            buffer_epoch=last.buffer_epoch,
+            # A buffer lost between two calls took the first with it: who is told the epoch of the first sends it again.
+            buffer_epoch=(first or last).buffer_epoch,
             version=last.version,
             items=tuple(outcomes),
         )
@@ -164,9 +170,10 @@ class Saver:
     def _sync_batch(
         self, place: Place, batch: Sequence[Command], order: Sequence[str], pull: bool
     ) -> SaveResult:
-        for _ in range(TRIES):
-            planned, expect_mp = self._plan(place, batch, order)
+        for attempt in range(TRIES * 2):
+            self._let_others(attempt)
             try:
+                planned, expect_mp = self._plan(place, batch, order)
                 return self.save(place, planned, pull=pull, expect_mp=expect_mp)
             except Moved:
                 continue
@@ -175,25 +182,30 @@ class Saver:
     def _plan(
         self, place: Place, batch: Sequence[Command], order: Sequence[str]
     ) -> tuple[Sequence[Command], int]:
-        """``batch`` with positions for new messages that stand before known ones, and the state they hold for."""
+        """``batch`` with positions for new messages that stand before known ones, and the state they hold for: of two new
+        messages another writer may add the second first, and the first would be read after it.
+        """
         if len(order) < 2 or not any(isinstance(command, Put) and command.k == "m" for command in batch):
             return batch, -1
         reply = self._buffer.read(place, "rows")
+        if reply.head.s == "uninit":
+            self._buffer.initialise()
+            reply = self._buffer.read(place, "rows")
         if reply.head.s in ("cold", "suspect"):
             try:
                 adopted = self._adopter.adopt(place, keep_empty=reply.head.s == "suspect")
                 if adopted.answer == "empty":
-                    return batch, -1
+                    return batch, 0
             except StoreUnavailable:
                 return _with_following(batch, order), -1
             reply = self._buffer.read(place, "rows")
         if reply.head.partial:
             return _with_following(batch, order), -1
         if reply.head.s != "ok":
-            return batch, -1
+            raise Moved("the conversation was moved while a sync was being placed")
         known = {item.id: item.row.p or "" for item in reply.items if item.kind == "m"}
         placed = threads.place_before_known(order, known)
-        if not placed:
+        if not placed and len(set(order).difference(known)) < 2:
             return batch, -1
         planned = [
             msgspec.structs.replace(command, pos=placed[command.id])

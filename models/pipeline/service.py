@@ -109,10 +109,9 @@ class Pipeline:
         pause_s = 0.01
         while True:
             epoch, stored = self.buffer.stored_versions(place, list(names))
-            gone_is_stored = epoch == result.buffer_epoch
-            if all(
-                gone_is_stored if (at := stored[name]) is None else at >= version
-                for name, version in names.items()
+            # In another epoch the save may have been lost, and what is stored of its row be a later one's.
+            if epoch == result.buffer_epoch and all(
+                (at := stored[name]) is None or at >= version for name, version in names.items()
             ):
                 return SaveResult(
                     state="stored", base=result.base, buffer_epoch=result.buffer_epoch, version=result.version,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from models.core import commands as c
 from models.errors import BufferPolicyError, Gone, NotFound, StoreUnavailable
+from models.pipeline import failpoints
 from tests.flow.rig import Rig, rig
 from tests.servers import eventually, start_postgres, start_valkey
 
@@ -17,6 +19,7 @@ from tests.servers import eventually, start_postgres, start_valkey
 def chat(buffer_url: str, database_url: str) -> Iterator[Rig]:
     with rig(buffer_url, database_url) as made:
         yield made
+    failpoints.disarm()
 
 
 def test_a_save_is_readable_at_once_and_in_order(chat: Rig) -> None:
@@ -181,6 +184,57 @@ def test_two_syncs_at_once_into_the_same_gap_keep_every_message(chat: Rig) -> No
         assert [item for item in seen if item[0] == name] == [f"{name}{n}" for n in range(40)]
 
 
+@pytest.mark.parametrize("there", ["nothing", "a title", "a message"])
+def test_a_sync_keeps_its_order_when_another_writer_adds_one_of_its_messages_meanwhile(
+    chat: Rig, there: str
+) -> None:
+    order = ["m0", "m1", "m2", "m3"]
+    if there == "a title":
+        chat.save("c", c.put("c", "", {"title": "T"}))
+    if there == "a message":
+        chat.say("c", "m0", "m0")
+
+    def add_the_last(step: str) -> None:
+        failpoints.disarm(step)
+        chat.say("c", "m3", "m3")
+
+    failpoints.arm("save.1", add_the_last)
+    new = [c.put("m", item, {"role": "user", "content": item}) for item in order]
+    result = chat.pipeline.sync("ann", "c", new, order=order)
+    assert [item.outcome for item in result.items][3] == "duplicate", "the other came first"
+    assert [item for item, _ in chat.texts("c")] == order
+
+
+def test_many_syncs_at_once_all_come_to_an_end(chat: Rig) -> None:
+    def sync(name: int) -> set[str]:
+        order = [f"{name}-{n}" for n in range(120)]
+        new = [c.put("m", item, {"content": item}) for item in order]
+        return {item.outcome for item in chat.pipeline.sync("ann", "c", new, order=order).items}
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set().union(*pool.map(sync, range(8))) == {"accepted"}
+    seen = [item for item, _ in chat.texts("c", limit=1000)]
+    for name in range(8):
+        assert [item for item in seen if item[0] == str(name)] == [f"{name}-{n}" for n in range(120)]
+
+
+def test_a_sync_tells_the_epoch_of_its_first_call(chat: Rig) -> None:
+    """Told the last one's, its sender would not know that the first calls went with the buffer that was lost."""
+
+    def lose_the_buffer(step: str) -> None:
+        failpoints.disarm(step)
+        chat.buffer.client.flushall()
+
+    before = chat.say("c", "m", "x").buffer_epoch
+    failpoints.arm("save.3", lose_the_buffer)
+    order = [f"m{n:03}" for n in range(60)]
+    result = chat.pipeline.sync("ann", "c", [c.put("m", i, {"content": i}) for i in order], order=order)
+    after = chat.say("c", "m", "x").buffer_epoch
+    assert (result.buffer_epoch == before, after == before) == (True, False)
+    chat.flush("c")
+    assert chat.pipeline.wait_stored("ann", "c", result, timeout_ms=20).state == "buffered"
+
+
 def test_a_long_sync_is_several_calls_and_one_answer(chat: Rig) -> None:
     order = [f"m{n:03}" for n in range(300)]
     result = chat.pipeline.sync("ann", "c", [c.put("m", i, {"content": i * 500}) for i in order], order=order)
@@ -320,6 +374,14 @@ def test_waiting_does_not_take_a_lost_buffer_for_a_commit(chat: Rig) -> None:
     chat.buffer.client.flushall()
     assert chat.pipeline.wait_stored("ann", "c", result, timeout_ms=20).state == "buffered"
     chat.say("other", "m", "a new epoch begins")
+    assert chat.pipeline.wait_stored("ann", "c", result, timeout_ms=20).state == "buffered"
+
+
+def test_waiting_does_not_take_a_later_save_for_one_that_was_lost_with_the_buffer(chat: Rig) -> None:
+    result = chat.save("c", c.put("m", "m", {"content": "x", "metadata": {"kept": True}}), pull=True)
+    chat.buffer.client.flushall()
+    chat.say("c", "m", "y")
+    chat.flush("c")
     assert chat.pipeline.wait_stored("ann", "c", result, timeout_ms=20).state == "buffered"
 
 
