@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple, cast
 from uuid import UUID
 
 import msgspec
@@ -238,6 +238,15 @@ class Buffer:
 
     def keys_of(self, uid: UUID) -> PartitionKeys:
         return self.partitions[partition_of(uid, len(self.partitions))]
+
+    def info(self, *sections: str) -> dict[str, Any]:
+        """INFO, of a cluster the worst of all servers; without a cluster by the connection that saves use, so that a strand
+        waits for no thread. Raises redis' own errors.
+        """
+        if not isinstance(self.wire, Wire):
+            return cast("dict[str, Any]", self.client.info(*sections))
+        raw = self.wire.execute_command("INFO", *sections)
+        return cast("dict[str, Any]", self.client.response_callbacks["INFO"](raw))
 
     # ------------------------------------------------------------------ start
     def initialise(self) -> str:

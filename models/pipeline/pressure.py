@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import redis
 from redis.exceptions import RedisError
@@ -61,12 +61,18 @@ def faults_of(info: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(faults)
 
 
+class Informed(Protocol):
+    """Who tells a server's INFO, to strands as well as to threads. Raises redis' own errors."""
+
+    def info(self, *sections: str) -> Mapping[str, Any]: ...
+
+
 class Pressure:
     """The guard of one process. Thread-safe."""
 
     def __init__(
         self,
-        client: redis.Redis,
+        buffer: Informed,
         settings: Settings,
         *,
         clock_ms: Callable[[], int] = lambda: time.monotonic_ns() // 1_000_000,
@@ -79,7 +85,7 @@ class Pressure:
         self._policy_lock = threading.Lock()
         self._policy_ms: int | None = None
         self._policy_faults: tuple[str, ...] = ()
-        self._client = client
+        self._buffer = buffer
         self._settings = settings
         self._clock_ms = clock_ms
         self._lock = threading.Lock()
@@ -91,7 +97,7 @@ class Pressure:
         """Raises BufferFull above the refused share, BufferPolicyError on a buffer that does not keep things."""
         if self._clock_ms() >= self._next_ms and self._lock.acquire(blocking=False):
             try:
-                aside(self.refresh)
+                self.refresh()
             except (RedisError, ConnectionError, TimeoutError):
                 self._next_ms = self._clock_ms() + REFRESH_MS
             finally:
@@ -131,7 +137,7 @@ class Pressure:
 
     def refresh(self) -> Memory:
         """Ask the server now. Raises redis' own errors."""
-        info = self._client.info("memory", "persistence")
+        info = self._buffer.info("memory", "persistence")
         self.memory, self.faults = memory_of(info), faults_of(info)
         self._next_ms = self._clock_ms() + REFRESH_MS
         return self.memory

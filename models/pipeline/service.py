@@ -38,7 +38,7 @@ class Pipeline:
         self.partitions = Partitions(buffer)
         self.adopter = Adopter(buffer, store, ring)
         self.pressure = Pressure(
-            buffer.client, settings, examine=lambda: policy.examine(buffer.client, settings).faults
+            buffer, settings, examine=lambda: policy.examine(buffer.client, settings).faults
         )
         self._saver = Saver(buffer, self.adopter, ring, self.pressure.check)
         self._spans = Spans(buffer)
