@@ -61,5 +61,7 @@ def test_saves_of_what_is_hot_need_no_thread(edge: Edge, chat: Rig, monkeypatch:
         finally:
             go_on.set()
             await reading
+            chat.buffer.wire.close()
+            await asyncio.sleep(0)
 
     asyncio.run(main())
