@@ -237,7 +237,9 @@ class Conversation:
         new = _plain(command.part)
         same = command.index < len(stored) and stored[command.index] == new
         judged = command.index < len(stored) and not same and not newer
-        if judged and _older_part(command.part, stored[command.index], command.st in OPEN):
+        if judged and _older_part(
+            command.part, stored[command.index], command.st in OPEN or command.rev is not None
+        ):
             return "noop", None
         after = copy.deepcopy(item)
         if not same:

@@ -144,6 +144,16 @@ def test_a_step_with_a_lower_revision_is_stale_and_with_an_equal_one_goes_on(ope
     assert open_message.part("m1", 0, text("ab"), rev=3).outcome == "accepted"
 
 
+def test_the_step_that_set_the_revision_takes_back_nothing_that_was_appended_since(
+    open_message: Chat,
+) -> None:
+    open_message.part("m1", 0, text("abcd", "done"))
+    open_message.part("m1", 0, text("x", "done"), rev=1)
+    open_message.append("m1", 1, "yz", part=0, st="complete")
+    assert open_message.part("m1", 0, text("x", "done"), rev=1).outcome == "noop"
+    assert open_message.message("m1").parts == '[{"type":"text","text":"xyz","state":"done"}]'
+
+
 def test_several_steps_in_one_call_see_each_other(open_message: Chat) -> None:
     reply = open_message.send(
         set_part("m1", 0, text("a")),

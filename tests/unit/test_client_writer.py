@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from blotter_client.calls import Request
-from blotter_client.errors import BlotterError, Unreachable, from_problem
+from blotter_client.errors import BlotterError, StaleRevision, Unreachable, from_problem
 from blotter_client.steps import Done, Pace, Step, Wait
 from blotter_client.text import split, units
 from blotter_client.writer import OnConflict, Writer
@@ -37,11 +38,15 @@ class Server:
             return self._put(body)
         if self.message is None:
             raise problem(404, "not-found")
+        there = self.message["revision"]
+        if "revision" in body and there is not None and body["revision"] < there:
+            raise problem(409, "stale-revision", current=dict(self.message))
         if "append" in body:
             self._append(body["append"])
         else:
             self._part(body)
         self._status(body)
+        self.message["revision"] = body.get("revision", there)
         return self._saved()
 
     def _put(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -96,8 +101,9 @@ class Server:
             parts.append(step["value"])
             return
         if body.get("status") == "streaming":
-            shorter = len(step["value"].get("text", "")) < len(parts[step["index"]].get("text", ""))
-            if shorter or self.message["status"] != "streaming":
+            new, old = step["value"], parts[step["index"]]
+            shorter = len(new.get("text", "")) < len(old.get("text", ""))
+            if shorter or rank(new) < rank(old) or self.message["status"] != "streaming":
                 return
         parts[step["index"]] = step["value"]
 
@@ -109,6 +115,11 @@ class Server:
 
     def _saved(self, outcome: str = "accepted") -> dict[str, Any]:
         return {"id": "m", "outcome": outcome, "bufferEpoch": self.epoch}
+
+
+def rank(part: dict[str, Any]) -> int:
+    states = ("input-streaming", "input-available", "output-available")
+    return states.index(part["state"]) if "state" in part else len(states)
 
 
 def problem(status: int, slug: str, **more: Any) -> BlotterError:
@@ -328,6 +339,49 @@ def test_a_late_copy_of_a_new_part_does_not_shorten_it() -> None:
     assert desk.settle()
     desk.server(first.request)
     assert desk.message["parts"] == [{"type": "text", "text": "x" * 100}]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [{"type": "data-y", "data": n} for n in range(3)],
+        [{"type": "data-y", "data": 0}]
+        + [
+            {"type": "tool-x", "state": "output-available", "preliminary": True, "output": n}
+            for n in range(3)
+        ],
+        [{"type": "tool-x", "state": state} for state in ("input-available", "output-available")],
+        [{"type": "data-y", "data": 0}, {"type": "text", "text": "so"}, {"type": "text", "text": "other"}],
+    ],
+)
+def test_late_copies_of_a_parts_older_values_change_nothing_while_it_is_open(
+    values: list[dict[str, Any]],
+) -> None:
+    desk = Desk()
+    steps = []
+    for value in values:
+        desk.writer.put_part(0, value)
+        step = desk.next()
+        assert isinstance(step, Step)
+        assert desk.send(step)
+        steps.append(step)
+        for late in steps:
+            with suppress(StaleRevision):
+                desk.server(late.request)
+            assert desk.message["parts"] == [value]
+    assert desk.message["status"] == "streaming"
+
+
+def test_a_part_takes_another_writers_revision_but_goes_not_over_its_end() -> None:
+    desk = Desk()
+    desk.message["revision"] = 7
+    desk.writer.put_part(0, {"type": "data-y", "data": 1})
+    assert desk.settle()
+    assert (desk.message["parts"], desk.message["revision"]) == ([{"type": "data-y", "data": 1}], 7)
+    desk.message.update({"revision": 9, "status": "interrupted"})
+    desk.writer.put_part(0, {"type": "data-y", "data": 2})
+    assert not desk.settle()
+    assert (desk.message["parts"][0]["data"], desk.message["status"]) == (1, "interrupted")
 
 
 # ---------------------------------------------------------------------- what goes wrong

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,12 +51,14 @@ class TextOp:
 
 @dataclass(slots=True)
 class PartOp:
-    """``first``: the part is new. Such a step, or one without a text, says "streaming" too: ignored where there is more."""
+    """``forward``: the server itself tells it from a newer one, should it arrive late: it says "streaming", and is ignored
+    where there is more. Any other takes a revision of its own.
+    """
 
     index: int
     value: dict[str, Any]
     channel: Channel | None
-    first: bool
+    forward: bool
     taken: bool = False
 
 
@@ -86,3 +89,34 @@ class Wait:
 
 class Done:
     """The final status is acknowledged."""
+
+
+_TOOL_STATES = {
+    "input-streaming": 0,
+    "input-available": 1,
+    "approval-requested": 2,
+    "approval-responded": 3,
+}
+_FINAL = 5
+
+
+def leads_on(had: Mapping[str, Any] | None, value: Mapping[str, Any]) -> bool:
+    """Whether the server ranks part ``value`` above ``had`` (None: nothing) by their states and texts alone."""
+    text = _text(value)
+    if had is None:
+        return text is not None or _rank(value) < _FINAL
+    old = _text(had)
+    return _rank(value) > _rank(had) and (text is None or old is None or text.startswith(old))
+
+
+def _text(part: Mapping[str, Any]) -> str | None:
+    text = part.get("text")
+    return text if part.get("type") in ("text", "reasoning") and isinstance(text, str) else None
+
+
+def _rank(part: Mapping[str, Any]) -> int:
+    kind = str(part.get("type"))
+    if kind != "dynamic-tool" and not kind.startswith("tool-"):
+        return 0 if _text(part) is not None and part.get("state") == "streaming" else _FINAL
+    rank = _TOOL_STATES.get(str(part.get("state")), _FINAL)
+    return 4 if rank == _FINAL and part.get("preliminary") is True else rank

@@ -7,7 +7,8 @@ Laws:
 - Text goes out when about ``batch`` units wait, or the oldest of them waited ``linger_s``, or something stands behind it.
 - What was added is never dropped: all of the text stays here until the reply is over (the server's bound on one item, 4
   MiB, bounds it), because a buffer that was rolled back needs the acknowledged part again.
-- A step may be sent twice. Appends carry offsets; a part or a put that says the same changes nothing.
+- A step may be sent twice, and arrive after later ones. Appends carry offsets; a part that the server could not tell from an
+  older one carries a revision of its own.
 
 What an answer other than a success leads to:
     append-gap       less is there than was acknowledged: go on from ``length``
@@ -16,6 +17,7 @@ What an answer other than a success leads to:
                      because it was shortened here since), in single steps
     append-mismatch  other text is there: state all of it under a higher revision, if ``on_conflict`` is "replace"
     terminal         the message was finished meanwhile (Stop): likewise if it is "reopen" or "replace"
+    stale-revision   somebody else writes it too: the part once more under that; where it is finished, as with terminal
     anything else    the reply has failed; the error reaches the caller at the next append, or at the end
 Without progress in between, that is done five times at most.
 """
@@ -36,10 +38,11 @@ from blotter_client.errors import (
     BlotterError,
     NotFound,
     PartGap,
+    StaleRevision,
     SurrogateSplit,
     Terminal,
 )
-from blotter_client.steps import Channel, Done, Pace, PartOp, Restate, Step, TextOp, Wait
+from blotter_client.steps import Channel, Done, Pace, PartOp, Restate, Step, TextOp, Wait, leads_on
 from blotter_client.text import REPLACEMENT, Growing, units, whole
 from blotter_client.types import Saved, Status
 
@@ -71,6 +74,7 @@ class Writer:
         self._recoveries = 0
         self._epoch: str | None = None
         self._revision: int | None = self.stub.get("revision")
+        self._overrules = self._revision is not None  # what is stated once more goes over what is there
         #: Units added and not yet acknowledged.
         self.waiting = 0
 
@@ -109,12 +113,15 @@ class Writer:
         channel = None
         if value.get("type") in ("text", "reasoning") and isinstance(text, str):
             channel = Channel(index, Growing(text))
-        op = PartOp(index, dict(value), channel, index == len(self._parts))
+        new = index == len(self._parts)
+        op = PartOp(
+            index, dict(value), channel, leads_on(None if new else _with_text(self._parts[index]), value)
+        )
         self._held.pop(index, None)
         last = self._queue[-1] if self._queue else None
         if isinstance(last, PartOp) and last.index == index and not last.taken:
             self._queue.pop()
-            op.first = last.first
+            op.forward = last.forward and op.forward
         self._queue.append(op)
         if index == len(self._parts):
             self._parts.append(op)
@@ -149,9 +156,12 @@ class Writer:
         if isinstance(head, PartOp):
             head.taken = True
             last = self._is_last(head)
-            # So that it is passed over where it arrives late, at a message that is finished; but a text may be shortened.
-            passed_over = head.first or head.channel is None
-            alongside = self._alongside(last) or ({"status": "streaming"} if passed_over else {})
+            alongside = self._alongside(last)
+            if not head.forward:
+                self._revision = (self._revision or 0) + 1
+                alongside["revision"] = self._revision
+            elif not last:
+                alongside["status"] = "streaming"
             request = calls.set_part(self.path, head.index, _with_text(head), alongside=alongside)
             ends = () if head.channel is None else ((head.channel, head.channel.text.length),)
             return Step(request, head, ends, final=last)
@@ -214,6 +224,8 @@ class Writer:
             return True
         if isinstance(error, (AppendMismatch, SurrogateSplit)):
             return self._overrule(error)
+        if isinstance(error, StaleRevision) and isinstance(step.op, PartOp):
+            return self._outbid(step.op, error)
         if isinstance(error, Terminal):
             return self.on_conflict != "raise" and self._overrule(error, reopen=True)
         return False
@@ -277,7 +289,8 @@ class Writer:
         if self._parts:
             body["parts"] = [_with_text(op) for op in self._parts]
             ends += [(op.channel, op.channel.text.length) for op in self._parts if op.channel is not None]
-        if restate.over is not None or self._revision is not None:
+        if restate.over is not None or self._overrules:
+            self._overrules = True
             self._revision = max(restate.over or 0, self._revision or 0) + 1
             body["revision"] = self._revision
             restate.over = self._revision - 1
@@ -297,10 +310,22 @@ class Writer:
         self._restate = Restate(revision if isinstance(revision, int) else 0)
         return True
 
+    def _outbid(self, op: PartOp, error: ApiError) -> bool:
+        """Another writer's revision is higher: the part takes that one, so that it still leaves alone what has come further.
+
+        Unless that writer has finished the message.
+        """
+        current = error.current or {}
+        if current.get("status") not in ("pending", "streaming") and self._closing is None:
+            return self.on_conflict != "raise" and self._overrule(error, reopen=True)
+        revision = current.get("revision")
+        self._revision = (revision if isinstance(revision, int) else 0) - 1
+        return True
+
     def _replay(self) -> None:
         """A put was passed over, because some text there is longer than here: say everything once more, step by step."""
         for op in self._parts:
-            op.first, op.taken = False, True
+            op.forward, op.taken = False, True
         self._queue = deque(self._parts)
         self._content.sent = 0
         self._resend(self._content)

@@ -498,7 +498,9 @@ local function apply_part(cmd)
   local p = cmd.part
   local old = cmd.index < count and part(name, r, cmd.index) or nil
   local same = old and same_part(name, r, cmd.index, p, old)
-  if old and not forced and not same and older_part(p, old, OPEN[cmd.st]) then return outcome(cmd, 'noop', r) end
+  -- A step under the revision that stands may be the one that set it, late: what was appended since stays.
+  local late = OPEN[cmd.st] or cmd.rev ~= nil
+  if old and not forced and not same and older_part(p, old, late) then return outcome(cmd, 'noop', r) end
   if not same then
     local growth = #p[1] + (p[2] and #p[2] or 0) - (old and (#old[1] + old[3]) or -PART_BYTES)
     local over = over_parts(r, cmd.index + 1) or over_limit(r, growth)

@@ -164,6 +164,33 @@ def test_what_arrives_once_more_after_its_end_changes_nothing(
     assert shown[0] == shown[1]
 
 
+def test_what_arrives_once_more_while_it_is_open_changes_nothing(stage: Stage, chat: Conversation) -> None:
+    transport = Recorder()
+    with stage.client(transport=transport) as blotter:
+        with blotter.reply(chat.id, "m") as reply:
+            reply.add_part({"type": "data-progress", "id": "p", "data": 0})
+            reply.add_part({"type": "text", "text": "so"})
+            for done in range(1, 4):
+                reply.set_part(0, {"type": "data-progress", "id": "p", "data": done})
+                reply.append_part(1, f" {done}")
+                reply.flush()
+                send_again(transport)
+                shown = chat.get_message("m")
+                progress, text = shown["parts"] or []
+                assert (progress["data"], text["text"]) == (done, "so 1 2 3"[: 2 + 2 * done])
+                assert shown["status"] == "streaming"
+            reply.set_part(1, {"type": "text", "text": "No"})
+            reply.flush()
+            reply.append_part(1, ": yes")
+        send_again(transport)
+    assert [part.get("text") for part in chat.get_message("m")["parts"] or []] == [None, "No: yes"]
+
+
+def send_again(transport: Recorder) -> None:
+    for request in transport.sent[:]:
+        transport.handle_request(request).read()
+
+
 def test_answers_that_are_lost_change_nothing_asynchronously(stage: Stage, chat: Conversation) -> None:
     text = words(9)
 
