@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,8 @@ import pytest
 from tests.acceptance.up import Up, alive
 from tests.servers import eventually, private_directory
 
-READY_WITHIN_S = 15.0
+#: Of processors, by all programs until all are ready: what a start takes on a machine that others use tells nothing.
+READY_WITHIN_CPU_S = 15.0
 #: Who is killed. The others' turn is the nightly tier's; worker and events die in test_events_up.py, and each in test_up.py.
 FULL = os.environ.get("BLOTTER_TEST_TIER") == "full"
 VICTIMS = ("worker", "beat", "broker", "buffer", "web") if FULL else ("broker", "buffer", "web")
@@ -58,18 +58,17 @@ class Chat:
             return dict(connection.execute("SELECT id, content FROM messages").fetchall())
 
 
-def start(folder: Path) -> tuple[Up, Chat, float]:
-    began = time.monotonic()
+def start(folder: Path) -> tuple[Up, Chat]:
     running = Up(folder, programs=None)
     environ = running.wait_ready(within_s=60)
-    return running, Chat(folder, environ), time.monotonic() - began
+    return running, Chat(folder, environ)
 
 
 @pytest.mark.timeout(180)
 def test_a_save_is_kept_whoever_dies_and_stored_when_they_are_back(folder: Path) -> None:
-    running, chat, took_s = start(folder)
+    running, chat = start(folder)
     try:
-        assert took_s < READY_WITHIN_S
+        assert running.cpu_s() < READY_WITHIN_CPU_S
         assert httpx.get(f"{chat.environ['BASE_URL']}/healthz").status_code == 200
         assert httpx.get(f"{chat.environ['BASE_URL']}/api/conversations").status_code == 401, (
             "without a token"
@@ -91,7 +90,7 @@ def test_a_save_is_kept_whoever_dies_and_stored_when_they_are_back(folder: Path)
         running.end(signal.SIGKILL)
         eventually(lambda: not alive(family), within_s=20)
         running.close()
-        running, chat, _ = start(folder)
+        running, chat = start(folder)
         assert chat.read()["last"] == "before the power goes"
         eventually(lambda: chat.stored() == chat.read(), within_s=20)
 
@@ -102,7 +101,7 @@ def test_a_save_is_kept_whoever_dies_and_stored_when_they_are_back(folder: Path)
         if not FULL:
             return
         running.close()
-        running, chat, _ = start(folder)
+        running, chat = start(folder)
         assert set(chat.read()) == {"m1", *VICTIMS, "last", "bye"}
         eventually(lambda: chat.stored() == chat.read(), within_s=20)
     finally:
