@@ -133,11 +133,17 @@ class Partitions:
         ends = (*by_age[0][: most // 2], *by_age[1][-(most // 2) :])
         return [(k, uid.decode()) for _, uid, k in ends]
 
-    def clean_version(self, keys: PartitionKeys, uid: str) -> int:
-        """The last version of a hot conversation of which nothing is dirty or dead; 0 where it is none."""
-        raw = self._do("HGET", keys.rows(uid), "h")
-        header = _decode_header(raw) if raw is not None else Header(dirty=1)
-        return 0 if header.dirty or header.dead else header.last
+    def clean_versions(self, conversations: Sequence[tuple[PartitionKeys, str]]) -> dict[str, int]:
+        """The last version by uid, of those that are hot and of which nothing is dirty or dead."""
+        pipe = self._client.pipeline(transaction=False)
+        for keys, uid in conversations:
+            pipe.hget(keys.rows(uid), "h")
+        found = {}
+        for (_, uid), raw in zip(conversations, self._execute(pipe) if conversations else (), strict=True):
+            header = Header(dirty=1) if raw is None else _decode_header(raw)
+            if not (header.dirty or header.dead):
+                found[uid] = header.last
+        return found
 
     def newest_clean(self, keys: PartitionKeys, uid: str) -> int:
         """The highest version among a hot conversation's clean rows; 0 where there is none. Reads all its rows."""

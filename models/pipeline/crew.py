@@ -43,7 +43,8 @@ class Crew:
         self.adopter = Adopter(buffer, store, ring)
         self.flusher = Flusher(buffer, self.partitions, store, self.adopter, ring, stopping=stopping)
         self.settler = Settler(buffer, self.partitions, self.adopter, ring)
-        self.evictor = Evictor(buffer, self.partitions)
+        self.set_back = SetBack(self.partitions, store)
+        self.evictor = Evictor(buffer, self.partitions, self.set_back)
         self.strays = Strays(buffer, self.partitions, store, self.adopter)
         self.purger = Purger(self.partitions, store, buffer.settings)
         self.sweeper = Sweeper(
@@ -53,7 +54,7 @@ class Crew:
             self.evictor,
             self.strays,
             self.purger,
-            SetBack(self.partitions, store),
+            self.set_back,
             ring,
         )
         self.dead_letters = DeadLetters(buffer, self.partitions, ring)

@@ -11,7 +11,8 @@ caller's. So a process that was not told is refused by name (503), and two numbe
     the rest: partitions there were none of are laid out by the first program that starts with the new number
 
 From the first close on saves are refused, and programs of the old number stay so. What keeps a buffer from
-being emptied is told: rows that Postgres does not get, dead letters, replies in flight.
+being emptied is told: rows that Postgres does not get, dead letters, replies in flight, and what Postgres had and lost
+(models/pipeline/setback.py), which only the buffer still has.
 """
 
 from __future__ import annotations
@@ -21,16 +22,20 @@ import time
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from models.buffer.keys import PartitionKeys
+from models.buffer.keys import SET_BACK, PartitionKeys
 from models.buffer.scripts import call
+from models.errors import StoreUnavailable
 from models.pipeline.crew import Crew
+from models.postgres.errors import SchemaError
 
 _PAUSE_S: Final = 0.05
+#: Conversations evicted between two looks at Postgres.
+_CHUNK: Final = 100
 
 
 class Repartitioned(NamedTuple):
     """``done``: the buffer has the new number. Else what is still in it: conversations, and of their rows those that are
-    not in Postgres, in flight, dead letters.
+    not in Postgres, in flight, dead letters. ``set_back``: Postgres lacks what it had committed, so nothing may leave.
     """
 
     done: bool
@@ -38,6 +43,7 @@ class Repartitioned(NamedTuple):
     dirty: int = 0
     open: int = 0
     dead: int = 0
+    set_back: bool = False
 
 
 def repartition(
@@ -54,8 +60,8 @@ def repartition(
     while True:
         crew.drain(within_s=max(0.0, deadline_s - time.monotonic()))
         crew.settler.settle(crew.buffer.now_ms())
-        _evict_all(crew)
-        left = _left(crew)
+        set_back = not _evict_all(crew)
+        left = _left(crew)._replace(set_back=set_back)
         progress(left.conversations)
         if not (left.conversations or left.dirty or left.dead) and _close_all(crew, partitions):
             break
@@ -71,10 +77,24 @@ def repartition(
     return Repartitioned(done=True)
 
 
-def _evict_all(crew: Crew) -> None:
-    for number, uids in crew.partitions.conversations().items():
-        for uid in uids:
-            crew.buffer.evict(crew.buffer.partitions[number], uid, 0)
+def _evict_all(crew: Crew) -> bool:
+    """False: Postgres lacks what it had committed. While it is away nothing leaves either: it may come back without."""
+    if crew.partitions.stands(SET_BACK):
+        return False
+    partitions = crew.buffer.partitions
+    hot = [
+        (partitions[number], uid) for number, uids in crew.partitions.conversations().items() for uid in uids
+    ]
+    for at in range(0, len(hot), _CHUNK):
+        some = hot[at : at + _CHUNK]
+        try:
+            if crew.set_back.lacks(some):
+                return False
+        except (StoreUnavailable, SchemaError):
+            return True
+        for keys, uid in some:
+            crew.buffer.evict(keys, uid, 0)
+    return True
 
 
 def _left(crew: Crew) -> Repartitioned:

@@ -1,8 +1,9 @@
 """Set back: Postgres lacks what it had committed. A backup was restored, or a standby took over without the last commits.
 
 Nobody tells us, and what is hot looks right to its readers; but each conversation that idles leaves the buffer, the only
-place that still has it. So every sweep, before it evicts, compares a few conversations that are stored whole with Postgres:
-of some partitions the ones that leave next, and the ones that were saved last, which a backup is likeliest to lack.
+place that still has it. So whatever is to leave is compared with Postgres before it does; and every sweep, so that it is known
+early, compares a few conversations that are stored whole: of some partitions the ones that leave next, and the ones that were
+saved last, which a backup is likeliest to lack.
 
     1. the header of a clean conversation says its last version; Postgres holds it, or a later one (the commit came before
        the row was clean, and what is purged leaves its version behind)
@@ -19,6 +20,7 @@ last one. The timeline of `pg_control_checkpoint()`: it changes where nothing wa
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
@@ -50,11 +52,12 @@ class SetBack:
         """One look. Raises BufferUnavailable."""
         if self._partitions.stands(keys.SET_BACK):
             return "set back"
+        doubted = self._doubted
         try:
-            lost = self._lost()
+            lost = self._lost([*self._partitions.resting(SAMPLE), *((k, u) for u, (k, _) in doubted.items())])
         except (StoreUnavailable, SchemaError):
             return "away"
-        if lost.items() & self._doubted.items():
+        if lost.items() & doubted.items():
             self._partitions.claim(keys.SET_BACK, _NOTED_MS)
             log.error(
                 "Postgres lacks what it had committed: nothing leaves the buffer until `blotter verify --repair`"
@@ -62,16 +65,27 @@ class SetBack:
         self._doubted = lost
         return "set back" if lost else "whole"
 
-    def _lost(self) -> dict[str, tuple[PartitionKeys, int]]:
-        """Conversations that Postgres had, and has not: uid -> partition, version."""
+    def lacks(self, conversations: Sequence[tuple[PartitionKeys, str]]) -> bool:
+        """Whether Postgres lacks something of these, which are about to leave; the next look comes back to it.
+
+        Raises BufferUnavailable, StoreUnavailable, SchemaError.
+        """
+        lost = self._lost(conversations)
+        self._doubted = {**self._doubted, **lost}
+        return bool(lost)
+
+    def _lost(
+        self, conversations: Sequence[tuple[PartitionKeys, str]]
+    ) -> dict[str, tuple[PartitionKeys, int]]:
+        """Those that Postgres had, and has not: uid -> partition, version."""
+        partitions = {uid: keys for keys, uid in conversations}
+        # First the buffer, then Postgres: what is stored meanwhile is newer there.
+        last = self._partitions.clean_versions(conversations)
+        stored = self._store.last_versions([UUID(hex=uid) for uid in last]) if last else {}
         lost = {}
-        sample = dict.fromkeys(
-            [*self._partitions.resting(SAMPLE), *((k, u) for u, (k, _) in self._doubted.items())]
-        )
-        for partition, uid in sample:
-            last = self._partitions.clean_version(partition, uid)
-            if last and self._store.last_version(UUID(hex=uid)) < last:
-                newest = self._partitions.newest_clean(partition, uid)
+        for uid, version in last.items():
+            if stored.get(UUID(hex=uid), 0) < version:
+                newest = self._partitions.newest_clean(partitions[uid], uid)
                 if self._store.last_version(UUID(hex=uid)) < newest:
-                    lost[uid] = (partition, newest)
+                    lost[uid] = (partitions[uid], newest)
         return lost

@@ -100,7 +100,7 @@ class Sweeper:
         settled = self._settler.settle(now_ms)
         reach("sweep.3")
         stored = self._set_back.look()
-        evicted = 0 if stored == "set back" else self._evictor.evict(now_ms, only_pressed=stored == "away")
+        evicted = 0 if stored == "set back" else self._evict(now_ms, away=stored == "away")
         reach("sweep.4")
         adopted, purged = self._chores(now_ms)
         reach("sweep.5")
@@ -115,6 +115,13 @@ class Sweeper:
         except BufferFull:
             log.debug("counters have no room")
         return done
+
+    def _evict(self, now_ms: int, *, away: bool) -> int:
+        try:
+            return self._evictor.evict(now_ms, away=away)
+        except (StoreUnavailable, SchemaError) as error:
+            log.debug("evictions wait: %s", error)
+            return 0
 
     def _started_anew(self) -> bool:
         """The server is another process than at the last look (or this is the first)."""

@@ -45,6 +45,18 @@ _LAST_VERSION: Final = (
     )
     + ")"
 )
+#: No correlation between tables: it may run where they are distributed by conversation.
+_LAST_VERSIONS: Final = (
+    "SELECT conversation_uid, max(version) FROM ("
+    "SELECT conversation_uid, greatest(version, purge_horizon) AS version FROM conversations"
+    " WHERE conversation_uid = ANY(%s)"
+    + "".join(
+        f" UNION ALL SELECT conversation_uid, max(version) FROM {SHAPES[kind].table}"
+        " WHERE conversation_uid = ANY(%s) GROUP BY conversation_uid"
+        for kind in ("m", "t", "a")
+    )
+    + ") AS known GROUP BY conversation_uid"
+)
 
 
 class Base(NamedTuple):
@@ -80,6 +92,15 @@ def last_version(connection: Connection, uid: UUID) -> int:
     """
     with translated():
         return connection.exec_driver_sql(_LAST_VERSION, (uid,) * _LAST_VERSION.count("%s")).scalar() or 0
+
+
+def last_versions(connection: Connection, uids: Sequence[UUID]) -> dict[UUID, int]:
+    """`last_version` of several conversations; those of which nothing is stored are left out."""
+    with translated():
+        rows = connection.exec_driver_sql(
+            _LAST_VERSIONS, (list(uids),) * _LAST_VERSIONS.count("%s")
+        ).fetchall()
+    return {row[0]: row[1] for row in rows}
 
 
 def load_base(connection: Connection, uid: UUID) -> Base:

@@ -78,6 +78,11 @@ class Store:
         with self._reading() as connection:
             return queries.last_version(connection, uid)
 
+    def last_versions(self, uids: Sequence[UUID]) -> dict[UUID, int]:
+        """`last_version` of several conversations, in one statement; those of which nothing is stored are left out."""
+        with self._reading() as connection:
+            return queries.last_versions(connection, uids)
+
     def list_conversations(
         self, owner: str, *, archived: bool, after: tuple[int, UUID] | None, limit: int
     ) -> list[Conversation]:

@@ -88,6 +88,22 @@ def test_what_is_not_in_postgres_keeps_the_number(chat: CrewRig, blotter: Consol
     chat.say("c", "m2", "fine")
 
 
+def test_what_postgres_lost_stays_in_the_buffer(chat: CrewRig, blotter: Console) -> None:
+    for name in CHATS:
+        chat.say(name, "m1", "a")
+        chat.flush(name)
+    chat.pipeline.store.erase([chat.place("c5").uid])
+    said = blotter("repartition", "8", "--timeout", "1", exits=1).stderr
+    assert "lacks what it had committed" in said
+    assert "blotter verify --repair" in said
+    assert blotter.json("repartition", "8", "--timeout", "0", exits=1)["set_back"] is True
+    assert chat.texts("c5") == [("m1", "a")]
+    blotter("verify", "--repair")
+    blotter("repartition", "8")
+    assert numbers(chat) == {"8"}
+    assert chat.stored_texts("c5") == {"m1": "a"}
+
+
 def test_a_save_between_the_last_look_and_the_closing_keeps_the_number(
     chat: CrewRig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -166,6 +166,24 @@ def test_idle_conversations_leave_and_are_read_again(buffer_url: str, database_u
         chat.assert_clean()
 
 
+def test_nothing_leaves_that_postgres_lost(buffer_url: str, database_url: str) -> None:
+    """A standby took over without the last commits: of what leaves next, one in the middle is gone from Postgres."""
+    with crew_rig(
+        buffer_url, database_url, BLOTTER_IDLE_SECONDS="0.02", BLOTTER_MIN_IDLE_SECONDS="0"
+    ) as chat:
+        conversations = [f"c{n}" for n in range(12)]
+        for name in conversations:
+            chat.say(name, "m1", "a")
+            chat.flush(name)
+        chat.pipeline.store.erase([chat.place("c5").uid])
+        for _ in range(3):
+            chat.crew.sweeper.sweep()
+        place = chat.place("c5")
+        assert chat.buffer.client.exists(place.keys.rows(place.hex)) == 1
+        assert chat.texts("c5") == [("m1", "a")]
+        assert chat.crew.partitions.stands(names.SET_BACK)
+
+
 def test_what_is_dirty_dead_open_or_recent_stays(chat: CrewRig) -> None:
     chat.reject_poison()
     chat.say("dirty", "m1", "a")

@@ -61,6 +61,9 @@ def sentence(partitions: int, result: Repartitioned) -> str:
         else []
     )
     left += (
+        ["Postgres lacks what it had committed (`blotter verify --repair` first)"] if result.set_back else []
+    )
+    left += (
         [f"{counted(result.open, 'item')} in flight (wait until they are complete, or settled)"]
         if result.open
         else []
