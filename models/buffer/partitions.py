@@ -133,23 +133,17 @@ class Partitions:
         ends = (*by_age[0][: most // 2], *by_age[1][-(most // 2) :])
         return [(k, uid.decode()) for _, uid, k in ends]
 
-    def clean_versions(self, conversations: Sequence[tuple[PartitionKeys, str]]) -> dict[str, int]:
-        """The last version by uid, of those that are hot and of which nothing is dirty or dead."""
-        pipe = self._client.pipeline(transaction=False)
-        for keys, uid in conversations:
-            pipe.hget(keys.rows(uid), "h")
-        found = {}
-        for (_, uid), raw in zip(conversations, self._execute(pipe) if conversations else (), strict=True):
-            header = Header(dirty=1) if raw is None else _decode_header(raw)
-            if not (header.dirty or header.dead):
-                found[uid] = header.last
-        return found
-
-    def newest_clean(self, keys: PartitionKeys, uid: str) -> int:
-        """The highest version among a hot conversation's clean rows; 0 where there is none. Reads all its rows."""
+    def clean_rows(self, keys: PartitionKeys, uid: str) -> dict[str, Row]:
+        """The rows of a hot conversation by their names (K/I); none where it is not hot, or has a dirty or dead one."""
         found = self._do("HGETALL", keys.rows(uid))
-        rows = (_decode_row(raw) for name, raw in found.items() if name[:2] in (b"c/", b"m/", b"t/", b"a/"))
-        return max((row.v for row in rows if row.y is None), default=0)
+        header = _decode_header(found[b"h"]) if b"h" in found else Header(dirty=1)
+        if header.dirty or header.dead:
+            return {}
+        return {
+            name.decode(): _decode_row(raw)
+            for name, raw in found.items()
+            if name[:2] in (b"c/", b"m/", b"t/", b"a/")
+        }
 
     # ------------------------------------------------------------------ whose, which
     def place_of(self, keys: PartitionKeys, uid: str) -> Place | None:

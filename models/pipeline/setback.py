@@ -5,10 +5,10 @@ place that still has it. So whatever is to leave is compared with Postgres befor
 early, compares a few conversations that are stored whole: of some partitions the ones that leave next, and the ones that were
 saved last, which a backup is likeliest to lack.
 
-    1. the header of a clean conversation says its last version; Postgres holds it, or a later one (the commit came before
-       the row was clean, and what is purged leaves its version behind)
-    2. where Postgres holds less, the rows are asked: a header's version may belong to a row that was dropped (a dead letter)
-    3. found twice, a sweep apart (an erase takes rows from Postgres first, then from the buffer): it is noted in the buffer
+    1. of a clean conversation Postgres holds every row in its version, or a later one (the commit came before the row was
+       clean), but for tombstones that were purged. Every row: a conversation may have gone on since, so its last version
+       is there and an earlier one is not
+    2. found twice, a sweep apart (an erase takes rows from Postgres first, then from the buffer): it is noted in the buffer
 
 From the first doubt on nothing is evicted, and once noted not until `blotter verify --repair` found nothing left to repair.
 While Postgres is away, which is how a restore begins, conversations leave only where the buffer needs the room.
@@ -20,7 +20,7 @@ last one. The timeline of `pg_control_checkpoint()`: it changes where nothing wa
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Literal, TypeAlias
 from uuid import UUID
 
@@ -75,17 +75,22 @@ class SetBack:
         return bool(lost)
 
     def _lost(
-        self, conversations: Sequence[tuple[PartitionKeys, str]]
+        self, conversations: Iterable[tuple[PartitionKeys, str]]
     ) -> dict[str, tuple[PartitionKeys, int]]:
-        """Those that Postgres had, and has not: uid -> partition, version."""
-        partitions = {uid: keys for keys, uid in conversations}
-        # First the buffer, then Postgres: what is stored meanwhile is newer there.
-        last = self._partitions.clean_versions(conversations)
-        stored = self._store.last_versions([UUID(hex=uid) for uid in last]) if last else {}
+        """Those of which Postgres had something that it has not: uid -> partition, highest version lost."""
         lost = {}
-        for uid, version in last.items():
-            if stored.get(UUID(hex=uid), 0) < version:
-                newest = self._partitions.newest_clean(partitions[uid], uid)
-                if self._store.last_version(UUID(hex=uid)) < newest:
-                    lost[uid] = (partitions[uid], newest)
+        for partition, uid in dict.fromkeys(conversations):
+            # First the buffer, then Postgres: what is stored meanwhile is newer there.
+            rows = self._partitions.clean_rows(partition, uid)
+            if rows:
+                stored, horizon, deleted = self._store.row_versions(UUID(hex=uid))
+                lacking = (
+                    row.v
+                    for name, row in rows.items()
+                    if stored.get(name, 0) < row.v
+                    and not (row.d is not None and row.v <= horizon)
+                    and (name == "c/" or not deleted)
+                )
+                if version := max(lacking, default=0):
+                    lost[uid] = (partition, version)
         return lost

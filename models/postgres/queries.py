@@ -45,17 +45,12 @@ _LAST_VERSION: Final = (
     )
     + ")"
 )
-#: No correlation between tables: it may run where they are distributed by conversation.
-_LAST_VERSIONS: Final = (
-    "SELECT conversation_uid, max(version) FROM ("
-    "SELECT conversation_uid, greatest(version, purge_horizon) AS version FROM conversations"
-    " WHERE conversation_uid = ANY(%s)"
+_ROW_VERSIONS: Final = (
+    "SELECT 'c/', version, purge_horizon, deleted_at IS NOT NULL FROM conversations WHERE conversation_uid = %s"
     + "".join(
-        f" UNION ALL SELECT conversation_uid, max(version) FROM {SHAPES[kind].table}"
-        " WHERE conversation_uid = ANY(%s) GROUP BY conversation_uid"
+        f" UNION ALL SELECT '{kind}/' || id, version, 0, false FROM {SHAPES[kind].table} WHERE conversation_uid = %s"
         for kind in ("m", "t", "a")
     )
-    + ") AS known GROUP BY conversation_uid"
 )
 
 
@@ -64,6 +59,14 @@ class Base(NamedTuple):
 
     snapshot: Snapshot
     purge_horizon: int
+
+
+class RowVersions(NamedTuple):
+    """``stored``: name (K/I) -> version; tombstones up to ``horizon`` were purged, and where ``deleted`` all items may be."""
+
+    stored: dict[str, int]
+    horizon: int
+    deleted: bool
 
 
 class InFlightPage(NamedTuple):
@@ -94,13 +97,14 @@ def last_version(connection: Connection, uid: UUID) -> int:
         return connection.exec_driver_sql(_LAST_VERSION, (uid,) * _LAST_VERSION.count("%s")).scalar() or 0
 
 
-def last_versions(connection: Connection, uids: Sequence[UUID]) -> dict[UUID, int]:
-    """`last_version` of several conversations; those of which nothing is stored are left out."""
+def row_versions(connection: Connection, uid: UUID) -> RowVersions:
+    """What is stored of a conversation, without any text."""
     with translated():
         rows = connection.exec_driver_sql(
-            _LAST_VERSIONS, (list(uids),) * _LAST_VERSIONS.count("%s")
+            _ROW_VERSIONS, (uid,) * _ROW_VERSIONS.count("conversation_uid = %s")
         ).fetchall()
-    return {row[0]: row[1] for row in rows}
+    horizon = max((row[2] for row in rows), default=0)
+    return RowVersions({row[0]: row[1] for row in rows}, horizon, any(row[3] for row in rows))
 
 
 def load_base(connection: Connection, uid: UUID) -> Base:

@@ -21,7 +21,7 @@ from models.postgres import erase, purge, queries
 from models.postgres.breaker import Breaker
 from models.postgres.engine import Role, make_engine
 from models.postgres.errors import StoreUnreachable
-from models.postgres.queries import Base, InFlightPage
+from models.postgres.queries import Base, InFlightPage, RowVersions
 from models.postgres.rows import RecordKey
 from models.postgres.transactions import reading, transaction
 from models.postgres.upserts import keyed, upsert_keyed, versions
@@ -78,10 +78,10 @@ class Store:
         with self._reading() as connection:
             return queries.last_version(connection, uid)
 
-    def last_versions(self, uids: Sequence[UUID]) -> dict[UUID, int]:
-        """`last_version` of several conversations, in one statement; those of which nothing is stored are left out."""
+    def row_versions(self, uid: UUID) -> RowVersions:
+        """The versions of a conversation's rows, without any text."""
         with self._reading() as connection:
-            return queries.last_versions(connection, uids)
+            return queries.row_versions(connection, uid)
 
     def list_conversations(
         self, owner: str, *, archived: bool, after: tuple[int, UUID] | None, limit: int

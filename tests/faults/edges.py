@@ -25,6 +25,7 @@ _ASKED: Final = (
     "in_flight",
     "purge",
     "last_version",
+    "row_versions",
 )
 
 

@@ -184,6 +184,40 @@ def test_nothing_leaves_that_postgres_lost(buffer_url: str, database_url: str) -
         assert chat.crew.partitions.stands(names.SET_BACK)
 
 
+def test_nothing_leaves_of_which_postgres_lost_a_part(buffer_url: str, database_url: str) -> None:
+    """The same, and the conversation went on before anybody looked: its last save is stored, an earlier one is gone."""
+    with crew_rig(
+        buffer_url, database_url, BLOTTER_IDLE_SECONDS="0.02", BLOTTER_MIN_IDLE_SECONDS="0"
+    ) as chat:
+        for message in ("m1", "m2"):
+            chat.say("c", message, message)
+            chat.flush("c")
+        chat.sql("DELETE FROM messages WHERE id = 'm2'")
+        chat.say("c", "m3", "m3")
+        chat.flush("c")
+        for _ in range(3):
+            chat.crew.sweeper.sweep()
+        assert chat.texts("c") == [("m1", "m1"), ("m2", "m2"), ("m3", "m3")]
+        assert chat.crew.partitions.stands(names.SET_BACK)
+
+
+def test_what_purge_took_from_postgres_keeps_nothing_in_the_buffer(
+    buffer_url: str, database_url: str
+) -> None:
+    with crew_rig(
+        buffer_url, database_url, BLOTTER_IDLE_SECONDS="0.02", BLOTTER_MIN_IDLE_SECONDS="0"
+    ) as chat:
+        for message in ("m1", "m2"):
+            chat.say("c", message, message)
+        chat.save("c", c.Delete("m", "m1"))
+        chat.flush("c")
+        chat.sql("UPDATE messages SET deleted_at = deleted_at - interval '1 year' WHERE id = 'm1'")
+        assert chat.crew.purger.batch(chat.buffer.now_ms()) == 1
+        eventually(lambda: chat.crew.sweeper.sweep().evicted == 1)
+        assert not chat.crew.partitions.stands(names.SET_BACK)
+        assert chat.texts("c") == [("m2", "m2")]
+
+
 def test_what_is_dirty_dead_open_or_recent_stays(chat: CrewRig) -> None:
     chat.reject_poison()
     chat.say("dirty", "m1", "a")
