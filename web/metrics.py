@@ -126,7 +126,7 @@ UP: Final[Mapping[str, tuple[str, str]]] = {
     "broker": ("blotter_broker_up", "1 if the broker answered."),
     "faults": (
         "blotter_buffer_policy_faults",
-        "Settings of the buffer's server that keep it from keeping things.",
+        "Settings of the buffer's server that keep it from keeping things, and a layout that this web does not know.",
     ),
 }
 #: Gauge of each partition -> name and meaning.
@@ -166,7 +166,9 @@ class _Figures(Collector):
         if self._states is not None:
             yield _single(GaugeMetricFamily, *UP["store"], self._states.store == "ok")
             yield _single(GaugeMetricFamily, *UP["broker"], self._states.broker == "ok")
-            yield _single(GaugeMetricFamily, *UP["faults"], len(self._states.faults))
+            yield _single(
+                GaugeMetricFamily, *UP["faults"], len(self._states.faults) + (self._states.layout is not None)
+            )
         figures = self._figures or {}
         yield from (
             _single(GaugeMetricFamily, *_named(GAUGES, name), number)

@@ -262,22 +262,34 @@ class Buffer:
             args = [fresh, len(self.partitions), codec.FORMAT, run_ids[keys.meta], 0]
             found = call(self.client, "init", [keys.meta, keys.epoch], args, retries=1)
             epoch, partitions, layout = (part.decode() for part in found)
-            if partitions == "0":
-                raise BufferPolicyError(
-                    "the buffer is getting another number of partitions (`blotter repartition`; if that broke off, run it again)"
-                )
-            if partitions != self.of:
-                raise BufferPolicyError(
-                    f"the buffer was laid out with {partitions} partitions, BLOTTER_PARTITIONS says {self.of}: "
-                    f"set it back, or have the buffer laid out anew by `blotter repartition {self.of}`"
-                )
-            if int(layout) != codec.FORMAT:
-                raise BufferPolicyError(
-                    f"the buffer's records have format {layout}, this version writes {codec.FORMAT}"
-                )
+            if (fault := self._fault(partitions, layout)) is not None:
+                raise BufferPolicyError(fault)
             # On a cluster one partition may have been set back while the others were not: each has an epoch of its own.
             fresh = secrets.token_hex(8) if isinstance(self.client, Cluster) else epoch
         return epoch
+
+    def layout_fault(self) -> str | None:
+        """Why `initialise` would refuse this buffer, reason and step; None where it would not. Writes nothing.
+        Raises BufferUnavailable.
+        """
+        try:
+            # It is the first to be closed for another layout, and the last to be opened.
+            partitions, layout = self.client.hmget(self.partitions[0].meta, "n", "f")
+        except RedisError as error:
+            raise translate(error) from error
+        return None if partitions is None else self._fault(partitions.decode(), layout.decode())
+
+    def _fault(self, partitions: str, layout: str) -> str | None:
+        if partitions == "0":
+            return "the buffer is getting another number of partitions: `blotter repartition` is at it; if that broke off, run it again"
+        if partitions != self.of:
+            return (
+                f"the buffer was laid out with {partitions} partitions, BLOTTER_PARTITIONS says {self.of}: "
+                f"set it to {partitions} and start what runs with it anew, or have the buffer laid out anew by `blotter repartition {self.of}`"
+            )
+        if int(layout) != codec.FORMAT:
+            return f"the buffer's records have format {layout}, this version writes {codec.FORMAT}: go on with the version that wrote them"
+        return None
 
     def _run_ids(self) -> dict[str, str]:
         """The run_id of the server that has each partition, by its meta."""

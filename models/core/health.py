@@ -44,13 +44,15 @@ def judge(
     *,
     store: str = "ok",
     broker: str = "ok",
+    layout: str | None = None,
     faults: Sequence[str] = (),
     unreachable: BlotterError | None = None,
 ) -> tuple[Reason, ...]:
     """All reasons, the worst first; none: green.
 
     ``figures`` as models/pipeline/figures.py gives them, None where the buffer does not answer (``unreachable`` says
-    why: it is away, or only slow). ``store``: "ok", or what is wrong with Postgres; ``broker`` alike. ``faults``: what the buffer's policy check found.
+    why: it is away, or only slow). ``store``: "ok", or what is wrong with Postgres; ``broker`` alike. ``layout``: why the
+    buffer is refused for its layout (Buffer.layout_fault). ``faults``: what the buffer's policy check found.
     """
     if figures is None:
         step = "start the buffer; look at REDIS_URL and at its log"
@@ -67,6 +69,7 @@ def judge(
             )
             for fault in faults
         ),
+        *_laid_out(layout),
         *_room(figures, limits),
         *_movement(figures, limits, store),
         *_help(figures, broker),
@@ -78,6 +81,12 @@ def judge(
 def level(reasons: Sequence[Reason]) -> Level:
     """The worst of them."""
     return max((reason.level for reason in reasons), key=_ORDER.index, default="green")
+
+
+def _laid_out(layout: str | None) -> Iterator[Reason]:
+    if layout is not None:
+        reason, _, step = layout.partition(": ")
+        yield Reason("red", f"{reason}: saves are refused", step)
 
 
 def _room(figures: Mapping[str, Any], limits: Limits) -> Iterator[Reason]:

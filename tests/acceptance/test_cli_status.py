@@ -49,6 +49,22 @@ def test_green_then_amber_then_red(chat: CrewRig, blotter: Console) -> None:
         eventually(lambda: chat.buffer.client.info("persistence")["aof_rewrite_in_progress"] == 0)
 
 
+def test_a_number_of_partitions_that_saves_are_refused_for_is_red(chat: CrewRig, blotter: Console) -> None:
+    come_alive(chat)
+    blotter.environ["BLOTTER_PARTITIONS"] = "8"
+    found = blotter.json("status", exits=2)
+    (told,) = found["reasons"]
+    assert told["reason"].endswith("laid out with 4 partitions, BLOTTER_PARTITIONS says 8: saves are refused")
+    assert "`blotter repartition 8`" in told["step"]
+    # What others were given cannot be known from an environment that does not say.
+    del blotter.environ["BLOTTER_PARTITIONS"]
+    assert blotter.json("status")["level"] == "green"
+    blotter.environ["BLOTTER_PARTITIONS"] = "4"
+    chat.buffer.client.hset(chat.buffer.partitions[0].meta, mapping={"n": "0", "was": "4"})
+    (told,) = blotter.json("status", exits=2)["reasons"]
+    assert "if that broke off, run it again" in told["step"]
+
+
 def test_postgres_away_is_amber_and_the_buffer_away_is_red(chat: CrewRig, blotter: Console) -> None:
     come_alive(chat)
     blotter.environ["DATABASE_URL"] = "postgresql://127.0.0.1:1/none"

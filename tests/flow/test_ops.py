@@ -122,6 +122,21 @@ def test_it_is_green_amber_and_red_with_reason_and_step(own: tuple[Api, Crew]) -
     assert "blotter_buffer_policy_faults 1.0" in api.app.test_client().get("/metrics").get_data(as_text=True)
 
 
+def test_a_buffer_laid_out_for_another_number_of_partitions_is_red(own: tuple[Api, Crew]) -> None:
+    """It was green: every figure was of the partitions that web knows, while every save was refused."""
+    api, crew = own
+    api.app.extensions["blotter"].around._look_s = 0.0
+    crew.buffer.initialise()
+    crew.partitions.alive("host:1", 60_000)
+    crew.sweeper.sweep(for_beat=True)
+    assert api("GET", "/api/ops", **OPERATOR).body["level"] == "green"
+    for partition in crew.buffer.partitions:
+        crew.buffer.client.hset(partition.meta, "n", "8")
+    (told,) = api("GET", "/api/ops", **OPERATOR).body["reasons"]
+    assert (told["level"], "set it to 8" in told["step"]) == ("red", True)
+    assert "blotter_buffer_policy_faults 1.0" in api.app.test_client().get("/metrics").get_data(as_text=True)
+
+
 def test_without_the_buffer_the_page_says_so(own: tuple[Api, Crew]) -> None:
     api, crew = own
     crew.buffer.client.shutdown(nosave=True)

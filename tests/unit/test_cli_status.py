@@ -26,9 +26,13 @@ WELL: dict[str, Any] = {
 
 
 def judged(
-    store: str = "ok", faults: tuple[str, ...] = (), broker: str = "ok", **figures: Any
+    store: str = "ok",
+    faults: tuple[str, ...] = (),
+    broker: str = "ok",
+    layout: str | None = None,
+    **figures: Any,
 ) -> tuple[str, str]:
-    reasons = judge(WELL | figures, LIMITS, store=store, broker=broker, faults=faults)
+    reasons = judge(WELL | figures, LIMITS, store=store, broker=broker, faults=faults, layout=layout)
     assert all(reason.reason and reason.step for reason in reasons)
     assert [r.level for r in reasons] == sorted((r.level for r in reasons), key=["red", "amber"].index)
     return level(reasons), " | ".join(f"{reason.reason} → {reason.step}" for reason in reasons)
@@ -66,6 +70,7 @@ def test_an_open_reply_may_wait_for_its_autosave() -> None:
         ({"bufferUsedBytes": 61}, "amber", "61% full"),
         ({"bufferUsedBytes": 81}, "red", "saves are refused above 80%"),
         ({"store": "away"}, "amber", "Postgres is not usable (away): saves go on → start Postgres"),
+        ({"layout": "it has 8, we say 4: set it"}, "red", "it has 8, we say 4: saves are refused → set it"),
         ({"faults": ("appendonly is off",)}, "red", "does not keep what it acknowledges: appendonly is off"),
     ],
 )

@@ -15,7 +15,7 @@ import click
 from models.errors import BlotterError, BufferUnavailable, SettingsError
 from web.cli.errors import CannotRun
 from web.cli.options import SERVERS, address, data_option, locate
-from web.cli.session import crew, json_option, print_json, print_line
+from web.cli.session import crew, json_option, load_settings, print_json, print_line
 
 if TYPE_CHECKING:
     from models.pipeline.crew import Crew
@@ -83,7 +83,7 @@ def look(data: Path | None, *, tells: bool = False) -> dict[str, Any]:
 
     try:
         with crew(data, tells=tells) as made:
-            return judged(made)
+            return judged(made, layout_fault(data))
     except CannotRun as error:
         reason, _, step = str(error).partition(": ")
         return document([Reason("red", reason, step)], None)
@@ -105,7 +105,23 @@ def source(data: Path | None, *, refused: bool, environ: Mapping[str, str] = os.
     return f"{'' if refused else 'start the buffer, or '}correct REDIS_URL in the environment ({url})"
 
 
-def judged(made: Crew) -> dict[str, Any]:
+def layout_fault(data: Path | None) -> str | None:
+    """Why web and workers refuse the buffer for its layout; None where they do not, or the number of partitions they were
+    given cannot be known from here. (The session itself goes by the buffer's own.) Raises BufferUnavailable.
+    """
+    from models.buffer.buffer import Buffer
+
+    stack = locate(data, *SERVERS)
+    if stack.folder is None and not stack.environ.get("BLOTTER_PARTITIONS"):
+        return None
+    buffer = Buffer.connect(load_settings(stack), connections=1)
+    try:
+        return buffer.layout_fault()
+    finally:
+        buffer.close()
+
+
+def judged(made: Crew, layout: str | None) -> dict[str, Any]:
     """The judgement on a buffer and store that may not answer."""
     from models.core.health import Limits, judge
     from models.pipeline import policy
@@ -123,7 +139,7 @@ def judged(made: Crew) -> dict[str, Any]:
         made.store.ping()
     except BlotterError as error:
         store = str(error)
-    return document(judge(known, limits, store=store, faults=faults), known)
+    return document(judge(known, limits, store=store, faults=faults, layout=layout), known)
 
 
 def document(reasons: Any, known: dict[str, Any] | None) -> dict[str, Any]:

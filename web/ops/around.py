@@ -34,11 +34,14 @@ PATIENCE_S: Final = 0.5
 
 
 class States(NamedTuple):
-    """``store``, ``broker``: "ok", or a word or sentence on what is wrong. ``faults``: of the buffer's policy."""
+    """``store``, ``broker``: "ok", or a word or sentence on what is wrong. ``faults``: of the buffer's policy. ``layout``:
+    why the buffer is refused for its layout (Buffer.layout_fault).
+    """
 
     store: str
     broker: str
     faults: tuple[str, ...]
+    layout: str | None = None
 
 
 class Around:
@@ -66,6 +69,7 @@ class Around:
             return States(str(error), "unknown", ())
         store = "ok"
         faults: tuple[str, ...] = ()
+        layout: str | None = None
         try:
             pipeline.store.ping()
         except StoreUnavailable:
@@ -74,7 +78,8 @@ class Around:
             store = str(error)
         with contextlib.suppress(BlotterError):
             faults = policy.examine(pipeline.buffer.client, pipeline.settings).faults
-        return States(store, state_of_broker(pipeline.settings), faults)
+            layout = pipeline.buffer.layout_fault()
+        return States(store, state_of_broker(pipeline.settings), faults, layout)
 
 
 def state_of_broker(settings: Settings) -> str:

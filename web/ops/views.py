@@ -59,6 +59,7 @@ def operations(call: Call) -> Response:
         store=states.store,
         broker=states.broker,
         faults=states.faults,
+        layout=states.layout,
         unreachable=unreachable,
     )
     shown: dict[str, Any] = {
