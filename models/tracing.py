@@ -1,6 +1,7 @@
 """Traces by OpenTelemetry: a save followed from its request, through the doorbell, to the commit that stored it.
 
     web     POST …/messages          the request; its context goes into the doorbell's message, and beside the row
+    events  GET …/events            a reader's request; a stream's span ends with the stream
     worker  blotter.flush            child of the request that rang
     worker  blotter.commit           one transaction; linked to every save that its rows hold (models/pipeline/spans.py)
 

@@ -11,6 +11,7 @@ import timeit
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import httpx
 import orjson
@@ -24,6 +25,7 @@ from models.pipeline.doorbell import Doorbell
 from models.settings import load
 from tests.acceptance.webserver import SECRET, environment, token, web_process
 from tests.flow.crews import CrewRig
+from tests.flow.events import bearer, events_process
 from tests.flow.test_workers import (  # noqa: F401 (fixtures)
     Programs,
     await_workers,
@@ -153,7 +155,45 @@ def test_a_save_is_followed_into_a_real_worker(
     assert WORD not in programs.log()
 
 
-def documents(text: str) -> Iterator[dict[str, object]]:
+def test_a_reader_of_events_is_followed_and_logged_under_the_conversations_uid(
+    chat: CrewRig, tmp_path: Path
+) -> None:
+    """A stream's span ends with the stream; what it sent before SIGTERM is not lost."""
+    chat.say("c", "m1", WORD)
+    settings, log = chat.pipeline.settings, tmp_path / "events.log"
+    environ = {
+        "REDIS_URL": settings.redis_url,
+        "DATABASE_URL": settings.database_url,
+        "OTEL_TRACES_EXPORTER": "console",
+    }
+    with events_process(log, **environ) as events:
+        headers = bearer() | {"traceparent": CALLER}
+        assert httpx.get(events.path("c") + "?offset=-1", headers=headers).status_code == 200
+        assert httpx.get(events.path("c") + "?offset=x", headers=headers).status_code == 400
+        with httpx.stream("GET", events.path("c") + "?offset=-1&live=sse", headers=headers) as stream:
+            next(stream.iter_bytes())
+        events.stop()
+    said = log.read_text()
+    name = "GET /api/conversations/{conversation_id}/events"
+    spans = [span for span in documents(said) if span["name"] == name]
+    told = sorted(
+        (span["attributes"]["http.response.status_code"], span["attributes"].get("blotter.conversation"))
+        for span in spans
+    )
+    uid = chat.place("c").hex
+    assert told == [(200, uid), (200, uid), (400, None)]
+    assert {span["resource"]["attributes"]["service.name"] for span in spans} == {"blotter-events"}
+    assert {(span["context"]["trace_id"], span["parent_id"]) for span in spans} == {
+        tuple(f"0x{part}" for part in CALLER.split("-")[1:3])
+    }
+    lines = [orjson.loads(line) for line in said.splitlines() if line.startswith('{"')]
+    logged = [line for line in lines if line.get("route") == "events"]
+    assert {line["trace"] for line in logged} == {CALLER.split("-")[1]}
+    assert {line.get("conversation") for line in logged} == {uid, None}
+    assert WORD not in said
+
+
+def documents(text: str) -> Iterator[dict[str, Any]]:
     """The console exporter's spans: indented JSON between lines of log."""
     for piece in f"\n{text}".split("\n{\n")[1:]:
         yield orjson.loads("{" + piece.partition("\n}")[0] + "}")
@@ -213,7 +253,7 @@ import sys
 from models.settings import load
 from web.app import create_app
 from web.edge import Edge
-import workers.tasks, models.pipeline.spans
+import workers.tasks, web.events.app, models.pipeline.spans
 create_app(load({"BLOTTER_EMBEDDED": "1"})).test_client().get("/healthz")
 # redis-py imports the SDK's metrics where it finds them; traces are ours.
 print([name for name in sys.modules if name.startswith("opentelemetry.sdk.trace")])

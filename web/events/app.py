@@ -24,10 +24,10 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, compile_path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from models import logs
+from models import logs, tracing
 from models.errors import BlotterError
 from models.identity import mint_id
 from models.pipeline.follow import Follower
@@ -41,7 +41,10 @@ from web.events.requests import Gate
 from web.problems import Problem, from_http
 
 _ROUTE: Final = "/api/conversations/{conversation_id}/events"
+_IS_READ: Final = compile_path(_ROUTE)[0]
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_.:@-]{1,128}", re.ASCII)
+#: In the scope, for the log and the trace: the uid of the conversation, which web's and the workers' log name too.
+_CONVERSATION: Final = "blotter.conversation"
 _QUIET: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
@@ -102,6 +105,7 @@ class Events:
     async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
         """Connected while serving; readers are ended before the server waits for them."""
         logging.getLogger("blotter").setLevel(self._settings.log_level)
+        tracing.start(self._settings, "events")
         _raise_descriptor_limit(self._settings.events_connections + 256)
         self._follower = Follower.connect(self._settings)
         self._hub = Hub(self._settings, self._follower, self.metrics)
@@ -112,6 +116,7 @@ class Events:
         finally:
             await self._hub.stop()
             self._follower.close()
+            tracing.stop()
 
     async def read(self, request: Request) -> Response:
         """A conversation's events."""
@@ -120,6 +125,7 @@ class Events:
             None, self._gate.check, request.headers, conversation_id, request.query_params
         )
         place = self._follower.buffer.place(wish.owner, conversation_id)
+        request.scope[_CONVERSATION] = place.hex
         if request.method == "HEAD":
             return await self._readers.head(place)
         if wish.live == "sse":
@@ -176,7 +182,9 @@ async def _refused_framing(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class Observed:
-    """What every answer gets, and one line of log when it ends: never a path's id, a query, a token or chat text."""
+    """What every answer gets, and one line of log and one span when it ends: never a path's id, a query, a token or chat
+    text. A stream's span is as long as the stream.
+    """
 
     def __init__(self, app: ASGIApp, log: Any, metrics: Metrics) -> None:
         self._app, self._log, self._metrics = app, log, metrics
@@ -188,6 +196,24 @@ class Observed:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id")
         request_id = given if given is not None and _REQUEST_ID.fullmatch(given) else mint_id()
+        method, route = scope["method"][:16], _route(scope["path"])
+        came = {name: headers.get(name) for name in ("traceparent", "tracestate")}
+        with tracing.span(f"{method} {route}", kind="server", carrier=came, request_id=request_id) as span:
+            status = await self._answered(scope, receive, send, headers, request_id)
+            if span is not None:
+                span.set_attributes(
+                    {
+                        "http.request.method": method,
+                        "http.route": route,
+                        "http.response.status_code": status,
+                        **{f"blotter.{name}": value for name, value in _bound(scope).items()},
+                    }
+                )
+
+    async def _answered(
+        self, scope: Scope, receive: Receive, send: Send, headers: Headers, request_id: str
+    ) -> int:
+        """Let it be answered; the status."""
         began, status = time.perf_counter(), 0
 
         async def sending(message: Message) -> None:
@@ -208,7 +234,7 @@ class Observed:
             else:
                 await self._app(scope, receive, sending)
         except Exception as error:  # noqa: BLE001 (the boundary: logged without its message, which may quote chats)
-            self._log.error("fault", **logs.fault(error), request_id=request_id)
+            self._log.error("fault", **logs.fault(error), request_id=request_id, **_bound(scope))
             if not status:
                 await answers.converted(from_http(500, ()))(scope, receive, sending)
         finally:
@@ -217,8 +243,25 @@ class Observed:
                 self._metrics.requests.labels(live, str(status)).inc()
                 self._log.info(
                     "request", method=scope["method"][:16], route="events", live=live, status=status,
-                    ms=round((time.perf_counter() - began) * 1000, 2), request_id=request_id,
+                    ms=round((time.perf_counter() - began) * 1000, 2), request_id=request_id, **_bound(scope),
                 )  # fmt: skip
+        return status
+
+
+def _route(path: str) -> str:
+    """Its template, as web names it."""
+    if path in _QUIET:
+        return path
+    return _ROUTE if _IS_READ.match(path) else "unmatched"
+
+
+def _bound(scope: Scope) -> dict[str, str]:
+    """What else a line of this request carries, as web's lines do."""
+    conversation, trace = scope.get(_CONVERSATION), tracing.trace_id()
+    return {
+        **({} if conversation is None else {"conversation": conversation}),
+        **({"trace": trace} if trace else {}),
+    }
 
 
 def _live(scope: Scope) -> str:
