@@ -57,6 +57,10 @@ class Node:
         except RedisError:
             return ""
 
+    def offset(self) -> int:
+        """How much of the stream of replication it has."""
+        return int(self.client.info("replication")["master_repl_offset"])
+
     def __repr__(self) -> str:
         return f"node {self.port}"
 
