@@ -12,7 +12,7 @@ answer is cut short (``more``), its version is that of its last row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, Literal, NamedTuple, cast
 
 from models.buffer import codec
@@ -114,7 +114,7 @@ class Follower:
     def _quick(self, question: Question, reply: FollowReply) -> Changes | None:
         head, request = reply.head, question.request
         if head.s == "cold" and head.p == question.cold:
-            return Changes("same", request.since, head.e, (), False, tuple(request.awaited), {}, cold=head.p)
+            return Changes("same", request.since, head.e, unstored={}, cold=head.p)
         if head.s != "ok":
             return None
         _check_horizon(request.since, head.ph)
@@ -139,9 +139,11 @@ class Follower:
     def _slow(self, question: Question, reply: FollowReply) -> Changes | None:
         request, head = question.request, reply.head
         place, since = request.place, request.since
-        # Who takes a census comes anew, and does not know whether the conversation was deleted.
-        if head.s == "cold" and not request.census and self._store.last_version(place.uid) == since:
-            return Changes("same", since, head.e, (), False, tuple(request.awaited), {}, cold=head.p)
+        # Who takes a census comes anew, and does not know whether the conversation was deleted. Who awaits is told by rows:
+        # a buffer that was lost left none either.
+        asks = request.census or request.awaited
+        if head.s == "cold" and not asks and self._store.last_version(place.uid) == since:
+            return Changes("same", since, head.e, unstored={}, cold=head.p)
         loaded = self._reader.changed(place, since)
         if not loaded.cold and not loaded.partial:
             return None
@@ -155,7 +157,7 @@ class Follower:
         more = len(chosen) < len(changes)
         version = chosen[-1].item.record.version if more else loaded.version
         return Changes(
-            "whole", version, loaded.buffer_epoch, tuple(chosen), more, tuple(request.awaited), {},
+            "whole", version, loaded.buffer_epoch, tuple(chosen), more, _committed(loaded, request.awaited), {},
             closed=loaded.conversation.record.deleted_ms is not None,
             cold=head.p if head.s == "cold" and not more else -1,
         )  # fmt: skip
@@ -176,17 +178,24 @@ def _change(place: Place, found: Followed) -> Change:
     return Change(found.name, item, row.v if row.w is None else row.w, tails)
 
 
-def _changes_of(loaded: Loaded, since: int) -> list[Change]:
-    items = [
-        (f"{kind}/{item_id}", item)
-        for kind, of_kind in loaded.items.items()
-        for item_id, item in of_kind.items()
-    ]
+def _committed(loaded: Loaded, awaited: Mapping[str, int]) -> tuple[str, ...]:
+    """Those that Postgres has in the version that is awaited."""
+    stored = {name: item.record.version for name, item in _named(loaded)}
+    return tuple(name for name, version in awaited.items() if stored.get(name) == version)
+
+
+def _named(loaded: Loaded) -> Iterator[tuple[str, Item[Any]]]:
     if loaded.conversation is not None:
-        items.append(("c/", loaded.conversation))
+        yield "c/", loaded.conversation
+    for kind, of_kind in loaded.items.items():
+        for item_id, item in of_kind.items():
+            yield f"{kind}/{item_id}", item
+
+
+def _changes_of(loaded: Loaded, since: int) -> list[Change]:
     return [
         Change(name, item, item.wrote or item.record.version)
-        for name, item in items
+        for name, item in _named(loaded)
         if item.record.version > since
     ]
 

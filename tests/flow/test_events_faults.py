@@ -11,10 +11,12 @@ from typing import Any
 
 import httpx
 import orjson
+import psycopg
 import pytest
 
+from models.buffer.following import FollowRequest
 from models.core import commands as c
-from models.pipeline.follow import Follower
+from models.pipeline.follow import Changes, Follower, Question
 from tests.flow.events import EventsProcess, Fold, Refused, Sse, bearer, events_process, follow, shown
 from tests.flow.rig import Rig, rig
 from tests.servers import Running, RunningPostgres, start_postgres, start_valkey
@@ -210,9 +212,6 @@ def test_an_evicted_conversation_costs_its_watchers_no_reading(world: World) -> 
     """A cold conversation is read once; then its partition's counter says that nothing can have changed."""
     world.say("c", "m1", "hi")
     world.evict("c")
-    from models.buffer.following import FollowRequest
-    from models.pipeline.follow import Question
-
     settings = world.pipeline.settings
     follower = Follower.connect(settings)
     try:
@@ -222,6 +221,38 @@ def test_an_evicted_conversation_costs_its_watchers_no_reading(world: World) -> 
         world.postgres.stop()
         again = Question(FollowRequest(place=place, since=first.version), cold=first.cold)
         assert follower.quick([again])[0].state == "same"  # type: ignore[union-attr]
+    finally:
+        follower.close()
+
+
+def test_what_was_lost_with_the_buffer_is_never_told_to_be_stored(world: World) -> None:
+    world.save("c", c.put("m", "r", {"role": "assistant", "content": "half a"}, status="streaming"))
+    result = world.say("c", "m2", "hi")
+    reply = world.pipeline.item("ann", "c", "m", "r")[0].record.version
+    world.flush("c")
+    with psycopg.connect(world.pipeline.settings.database_url, autocommit=True) as connection:
+        connection.execute("DELETE FROM messages WHERE id = 'r'")
+    awaited = {"m/r": reply, "m/m2": result.items[0].version}
+    epoch = result.buffer_epoch
+    follower = Follower.connect(world.pipeline.settings)
+
+    def ask(cold: int = -1, *, census: bool = False) -> Changes:
+        request = FollowRequest(
+            place=world.place("c"), since=result.version, awaited=awaited, epoch=epoch, census=census
+        )
+        return follower.answer(Question(request, cold))
+
+    try:
+        world.buffer.client.flushall()
+        epoch = world.buffer.initialise()
+        first = ask()
+        assert first.buffer_epoch != result.buffer_epoch
+        assert first.stored == ("m/m2",)
+        awaited.pop("m/m2")
+        assert ask(first.cold).stored == (), "nothing can have changed"
+        assert ask().stored == ask(census=True).stored == (), "nor for who comes anew"
+        world.say("c", "m3", "hot again")
+        assert ask().stored == ask(census=True).stored == ()
     finally:
         follower.close()
 

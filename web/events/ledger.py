@@ -111,11 +111,10 @@ class Ledger:
         return events
 
     def _committed(self, changes: Changes, changed: set[str]) -> list[str]:
-        """Names that were not stored and now are, in order of version."""
-        stored = set(changes.stored)
-        if changes.unstored is not None:
-            stored.update(name for name in self.unstored if name not in changes.unstored)
-        names = [name for name in stored if name in self.unstored and name not in changed]
+        """Names that were not stored and now are, in order of version. (That a census lacks one tells nothing: a buffer that
+        was lost lacks it, too.)
+        """
+        names = [name for name in changes.stored if name in self.unstored and name not in changed]
         return sorted(names, key=lambda name: self.unstored[name])
 
     def _told(self, change: Change) -> list[Event]:

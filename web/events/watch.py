@@ -145,9 +145,13 @@ class Watcher:
 
     async def _caught_up(self, queue: Queue, asked: Position | Literal["now"]) -> Entry:
         since = _NO_SINCE if asked == "now" else asked.version
+        awaited: dict[str, int] = {}
         if self._ledger is not None:
             since = min(since, self._ledger.version)
-        changes = await self._ask_slowly(Question(FollowRequest(place=self.place, since=since, census=True)))
+            awaited = dict(self._ledger.unstored)
+        changes = await self._ask_slowly(
+            Question(FollowRequest(place=self.place, since=since, awaited=awaited, census=True))
+        )
         self.epoch = changes.buffer_epoch
         beyond = changes.changes
         if asked != "now":
