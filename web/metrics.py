@@ -63,6 +63,8 @@ ACKS: Final = Histogram(
     "Time from a save's arrival in Flask to its acknowledgement from the buffer; without those that waited for Postgres.",
     buckets=ACK_BOUNDS_S,
 )
+#: Without labels, so it is there from the start: an alert on its growth sees the first fault.
+FAULTS: Final = Counter("blotter_faults", "Requests that ended in a fault of ours.")
 
 #: Figure of the pipeline -> name and meaning of its gauge. Others are shown under their own names.
 GAUGES: Final[Mapping[str, tuple[str, str]]] = {

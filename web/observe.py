@@ -14,7 +14,7 @@ from flask import Flask, Request, Response, g, has_request_context, request
 
 from models import logs, tracing
 from models.identity import mint_id
-from web.metrics import REQUESTS
+from web.metrics import FAULTS, REQUESTS
 
 #: JSON is nothing to be rendered, framed or run.
 _API_POLICY: Final = "default-src 'none'; frame-ancestors 'none'; sandbox"
@@ -106,5 +106,6 @@ def request_id() -> str:
 
 
 def note_fault(log: Any, error: BaseException) -> None:
-    """Log a fault of ours: class and places, no message."""
+    """Count and log a fault of ours: class and places, no message."""
+    FAULTS.inc()
     log.error("fault", **logs.fault(error), request_id=request_id(), **bound())

@@ -12,6 +12,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.flow.api import Api, fresh
+from web.events.metrics import Metrics
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 METRIC = re.compile(r"\bblotter_[a-z0-9_]+\b")
@@ -34,13 +35,13 @@ def expressions() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def exposed(api: Api) -> dict[str, set[str]]:
-    """Sample name -> names of its labels, from a real /metrics after a save."""
+    """Sample name -> names of its labels, from a real /metrics after a save, and from that of events."""
     api("POST", f"{fresh()}/messages", {"id": "m", "role": "user"})
     api.rig.pipeline.partitions.count({"flushes": 1, "flush_micros": 5, "flush_le_5": 1})
     api.rig.pipeline.partitions.claim("blotter:beat", 60_000)
     text = api.app.test_client().get("/metrics").get_data(as_text=True)
     labels: dict[str, set[str]] = defaultdict(set)
-    for family in text_string_to_metric_families(text):
+    for family in text_string_to_metric_families(text + Metrics().exposition().decode()):
         for sample in family.samples:
             labels[sample.name] |= set(sample.labels)
     return labels
