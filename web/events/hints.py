@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import select
 import threading
+import time
 from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 from typing import Any, Final, NamedTuple
@@ -102,12 +103,18 @@ class Hints:
                 for url, channels in addresses(self._settings.redis_url, self._channels, timeout_s)
             ]
             poll = select.poll()
+            heard_s = {}
             for listener in listeners:
-                poll.register(listener.connection._sock, select.POLLIN | select.POLLHUP)  # noqa: SLF001
+                sock = listener.connection._sock  # noqa: SLF001
+                poll.register(sock, select.POLLIN | select.POLLHUP)
+                heard_s[sock.fileno()] = time.monotonic()
             self.listening = True
             self._lost()
             while not self._closing.is_set():
-                poll.poll(_WAIT_S * 1000)
+                heard_s |= {found: time.monotonic() for found, _ in poll.poll(_WAIT_S * 1000)}
+                # A connection that was cut without a word takes pings for many minutes.
+                if time.monotonic() - min(heard_s.values()) > _PING_S + timeout_s + 2 * _WAIT_S:
+                    raise redis.TimeoutError("no answer to a ping")
                 for listener in listeners:
                     self._drain(listener)
         return 0
