@@ -267,7 +267,7 @@ export class Blotter extends EventTarget {
     if (item?.failed) this.#drop(item);
   }
 
-  /** A new token, where it was given as a string. */
+  /** A new token, where it was given as a string. Throws BlotterError (401) where it is another person's. */
   setToken(token) {
     this.#wire.setToken(token);
     this.retry();
@@ -995,15 +995,16 @@ export class Blotter extends EventTarget {
     let chars = waiting.reduce((sum, item) => sum + sizeOf(item.want), 0);
     if (chars <= this.#limits.memoryChars || !this.#outbox.available) return;
     const spilled = [];
-    for (const item of waiting.sort((one, other) => one.at - other.at)) {
+    // What was taken over stays: it is the oldest there is, and goes out first.
+    for (const item of waiting.filter((item) => !item.adopted).sort((one, other) => one.at - other.at)) {
       if (chars <= this.#limits.memoryChars / 2) break;
       chars -= sizeOf(item.want);
       spilled.push([item, item.changes]);
     }
     if (!(await this.#journal(spilled.map(([item]) => item), ""))) return;
     for (const [item, changes] of spilled) {
-      if (item.changes !== changes || item.flight !== null) {
-        this.#journal([item]); // it changed meanwhile: ours again
+      if (item.changes !== changes || item.flight !== null || item.adopted) {
+        this.#journal([item]); // it changed, or was taken over, meanwhile: ours again
         continue;
       }
       this.#active.delete(item);
@@ -1037,6 +1038,7 @@ export class Blotter extends EventTarget {
       // create that half before the other.
       for (const row of dead.size ? await this.#outbox.rows(account) : []) {
         if (!dead.has(row.tab) || row.failed) continue;
+        this.#said = Math.max(this.#said, row.at + 1);
         chars += sizeOf(row.want);
         // What does not fit into memory comes later; nothing newer of its conversation is created before it.
         if (keys.length + claimed.length && chars > this.#limits.memoryChars / 2) left.set(row.conversationId, (left.get(row.conversationId) ?? 0) + 1);
@@ -1047,7 +1049,8 @@ export class Blotter extends EventTarget {
       missed = keys.length - got.length; // another tab was faster; it may be gone by now
     }
     if (this.#disposed) return;
-    for (const [id, conversation] of this.#conversations) conversation.behind = left.get(id) ?? 0;
+    for (const conversation of this.#conversations.values()) conversation.behind = 0;
+    for (const [id, rows] of left) this.#conversation(id).behind = rows;
     this.#more = left.size > 0;
     // They are created as they were first said, whichever was changed last; of one item the later words go on top.
     for (const row of claimed) this.#item(row.kind, row.conversationId, row.id);
@@ -1067,7 +1070,6 @@ export class Blotter extends EventTarget {
     const item = this.#item(row.kind, row.conversationId, row.id);
     item.rows.add(row.key);
     item.adopted = true;
-    this.#said = Math.max(this.#said, row.at);
     if (item.want !== null && item.dirty && !item.own) {
       // Two gone pages had it: the later one's words go over the earlier one's.
       if (row.acked) return;

@@ -31,6 +31,12 @@ function unlessAborted(promise, signal) {
   });
 }
 
+/** What a response that is no success says. A 404 that is not Blotter's comes from a proxy that does not know it yet, or no more. */
+function refusal(response, body, now) {
+  const status = response.status === 404 && typeof body?.type !== "string" ? 0 : response.status;
+  return new BlotterError(status, body ?? {}, retryAfterMs(response.headers.get("Retry-After"), now));
+}
+
 export class Wire {
   /** Requests under way. */
   flights = 0;
@@ -45,6 +51,7 @@ export class Wire {
   #asking = null; // the token function's answer, while it is waited for
   #owner;
   #account;
+  #subject = null; // of the first token; what waits here is theirs
   #closed = false;
   #requests = new Set(); // the controllers of those under way
 
@@ -57,10 +64,20 @@ export class Wire {
     this.setToken(token);
   }
 
+  /** Throws BlotterError (401) where it is somebody else's. */
   setToken(token) {
+    const text = typeof token === "string" ? this.#sameSubject(token) : null;
     this.#token = token;
-    this.#tokenText = typeof token === "string" ? token : null;
+    this.#tokenText = text;
     this.#asking = null;
+  }
+
+  /** `token`, unless it is another person's than the first was: what waits here would be kept as theirs. */
+  #sameSubject(token) {
+    const subject = this.#owner === undefined && token ? subjectOf(token) : null;
+    if (subject !== null) this.#subject ??= subject;
+    if (subject !== null && subject !== this.#subject) throw new BlotterError(401, { title: "This token is another person's" });
+    return token ?? null;
   }
 
   /** Whose things these are, on which server; undefined until it was asked for. */
@@ -108,8 +125,9 @@ export class Wire {
     return new Promise((resolve, reject) => {
       const timer = this.#env.setTimeout(() => reject(new Error("The token function does not answer.")), this.#limits.requestMs);
       Promise.resolve({ fresh }).then(source).finally(() => this.#env.clearTimeout(timer)).then((text) => {
-        if (this.#token === source) this.#tokenText = text ?? null;
-        resolve(text ?? null);
+        const own = this.#sameSubject(text);
+        if (this.#token === source) this.#tokenText = own;
+        resolve(own);
       }).catch(reject);
     });
   }
@@ -167,7 +185,7 @@ export class Wire {
       // A page of a proxy, a hotel or a login is nobody's acknowledgement, whatever its status.
       if (response.ok && !json && response.status !== 204) throw new BlotterError(0, { title: "Not an answer of Blotter" });
       if (response.ok) return body;
-      throw new BlotterError(response.status, body ?? {}, retryAfterMs(response.headers.get("Retry-After"), this.#env.now()));
+      throw refusal(response, body, this.#env.now());
     } catch (error) {
       if (error instanceof BlotterError) throw error;
       throw new BlotterError(0, {}, 0, error);
@@ -228,8 +246,7 @@ export class Wire {
         }
         spent = undefined;
         if (!response.ok) {
-          const body = await response.json().catch(() => ({}));
-          throw new BlotterError(response.status, body, retryAfterMs(response.headers.get("Retry-After"), this.#env.now()));
+          throw refusal(response, await response.json().catch(() => undefined), this.#env.now());
         }
         const read = (reader) => this.#unlessSilent(reader.read(), connection);
         for await (const { event, data } of serverSentEvents(response.body, read)) {

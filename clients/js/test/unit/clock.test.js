@@ -463,9 +463,37 @@ test("long offline: memory stays bounded, the outbox holds the rest, and all of 
   page.window.dispatchEvent(new Event("online"));
   for (let turn = 0; turn < 40; turn++) await clock.pass(5_000);
   const ids = log.flatMap((entry) => entry.body?.messages?.map((one) => one.id) ?? (entry.body?.id ? [entry.body.id] : []));
+  assert.deepEqual([...new Set(ids)], [...ids].sort().filter((id, at, all) => all.indexOf(id) === at));
   assert.equal(new Set(ids).size, 100);
   assert.equal(blotter.unsaved, 0);
   await blotter.dispose();
+});
+
+test("more than memory may hold was left behind: what the next page says comes after it, in conversations it has not opened too", async () => {
+  const server = yesServer();
+  let online = false;
+  server.state.answer = () => (online ? null : Promise.reject(new TypeError("fetch failed")));
+  const indexedDB = new IDBFactory();
+  const locks = new Locks();
+  const limits = { memoryChars: 8_000 };
+  const first = world({ server, page: new Page({ fetch: server.fetch, indexedDB, locks }), blotter: { limits } });
+  for (const conversation of ["a", "b"]) {
+    for (let index = 0; index < 3; index++) {
+      first.blotter.saveUserMessage(conversation, { id: `${conversation}${index}`, content: "x".repeat(2_000) });
+      await first.clock.pass(1_000);
+    }
+  }
+  await first.blotter.dispose();
+  const next = world({ server, page: new Page({ fetch: server.fetch, indexedDB, locks }), blotter: { limits } });
+  await next.clock.pass(100);
+  online = true;
+  next.blotter.retry();
+  next.blotter.saveUserMessage("b", { id: "b3", content: "said last" });
+  for (let turn = 0; turn < 40; turn++) await next.clock.pass(5_000);
+  assert.equal(next.blotter.unsaved, 0);
+  const made = server.log.slice(-20).flatMap(({ path, body }) => (path.includes("/b/") ? (body?.messages?.map((one) => one.id) ?? [body?.id]) : []));
+  assert.deepEqual([...new Set(made.filter((id) => id))].slice(-4), ["b0", "b1", "b2", "b3"]);
+  await next.blotter.dispose();
 });
 
 test("acting for an owner: the header carries any name, as UTF-8", async () => {

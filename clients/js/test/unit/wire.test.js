@@ -44,6 +44,49 @@ test("a fresh token that never comes holds up nothing for ever", async () => {
   await blotter.dispose();
 });
 
+const tokenOf = (sub, serial = 0) => `x.${Buffer.from(JSON.stringify({ sub, serial })).toString("base64url")}.y`;
+
+test("what one person said never goes out under another's token, whoever is signed in by now", async () => {
+  const server = yesServer();
+  unauthorized(server, new Set([`Bearer ${tokenOf("ann")}`])); // it ran out
+  let signedIn = "bob";
+  const { clock, blotter, log } = world({ server, token: async ({ fresh }) => (fresh ? tokenOf(signedIn, 1) : tokenOf("ann")) });
+  const told = [];
+  blotter.addEventListener("unauthorized", ({ detail }) => told.push(detail.error.status));
+  const saved = blotter.saveUserMessage("c", { id: "u", content: "hers" });
+  await clock.pass(60_000);
+  await assert.rejects(blotter.follow("c", {}).done, { status: 401 });
+  await assert.rejects(blotter.listConversations(), { status: 401 });
+  assert.deepEqual(log.filter(({ headers }) => headers.Authorization === `Bearer ${tokenOf("bob", 1)}`), []);
+  assert.deepEqual([blotter.unsaved, told[0]], [1, 401]);
+  signedIn = "ann";
+  await clock.pass(60_000);
+  await saved;
+  assert.equal(log.at(-1).headers.Authorization, `Bearer ${tokenOf("ann", 1)}`);
+  await blotter.dispose();
+});
+
+test("setToken takes a fresh token of the same person, and nobody else's", async () => {
+  const { clock, blotter, log } = world({ token: tokenOf("ann") });
+  assert.throws(() => blotter.setToken(tokenOf("bob")), { status: 401 });
+  blotter.saveUserMessage("c", { id: "u", content: "hers" });
+  await clock.pass(0);
+  blotter.setToken(tokenOf("ann", 1));
+  blotter.saveUserMessage("c", { id: "v", content: "hers too" });
+  await clock.pass(0);
+  assert.deepEqual(log.map(({ headers }) => headers.Authorization), [`Bearer ${tokenOf("ann")}`, `Bearer ${tokenOf("ann", 1)}`]);
+  await blotter.dispose();
+});
+
+test("a backend that acts for an owner may change its own token", async () => {
+  const { clock, blotter, log } = world({ token: tokenOf("service"), owner: "ann" });
+  blotter.setToken(tokenOf("service-2"));
+  blotter.saveUserMessage("c", { id: "u", content: "hers" });
+  await clock.pass(0);
+  assert.equal(log[0].headers.Authorization, `Bearer ${tokenOf("service-2")}`);
+  await blotter.dispose();
+});
+
 test("however many requests are refused at once, one fresh token is asked for", async () => {
   const server = yesServer();
   unauthorized(server, new Set(["Bearer 0"]));
@@ -57,6 +100,8 @@ test("however many requests are refused at once, one fresh token is asked for", 
 
 for (const [what, answer] of [
   ["a proxy's page", () => new Response("<h1>Sign in</h1>", { headers: { "Content-Type": "text/html" } })],
+  ["a proxy that knows no such place", () => new Response("404 page not found", { status: 404, headers: { "Content-Type": "text/plain" } })],
+  ["a gateway's JSON", () => Response.json({ message: "no Route matched with those values" }, { status: 404 })],
   ["an empty 200", () => new Response("")],
   ["half an answer", () => new Response('{"version": 10', { headers: { "Content-Type": "application/json" } })],
 ]) {
