@@ -86,7 +86,7 @@ def list_command(owner: str | None, conversation: str | None, as_json: bool, dat
 @json_option
 @data_option
 def show_command(ref: str, content: bool, as_json: bool, data: Path | None) -> None:
-    """Show one dead letter: why it was set aside, and the row as it lies in the buffer.
+    """Show one dead letter: why it was set aside, and the row itself.
 
     Exit code: 0 done, 1 it is no dead letter (anymore), 2 the buffer does not answer.
     """
@@ -121,7 +121,7 @@ def replay_command(
     as_json: bool,
     data: Path | None,
 ) -> None:
-    """Make dead letters due again: after the cause of their rejection was mended.
+    """Make dead letters due again, once the cause is mended.
 
     A worker flushes them within a second; what is rejected again is set aside again.
 
