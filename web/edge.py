@@ -71,6 +71,10 @@ BYTES_A_SECOND: Final = 64 * 1024
 #: So many times the largest body is read and thrown away, for a client that does not listen before it has sent.
 THROWN_AWAY: Final = 4
 
+#: Whether we live is answered by the event loop: all threads may wait for a buffer that is stalled, and whoever is killed for
+#: that helps nobody.
+ALIVE: Final = "/healthz"
+
 #: Objects more than were let go (Python's default: 700), then how many of these until the older ones are looked at.
 COLLECT_AFTER: Final = (10_000, 10, 10)
 
@@ -145,7 +149,9 @@ class Edge:
         try:
             if "CONTENT_LENGTH" in environ or "HTTP_TRANSFER_ENCODING" in environ:
                 body = await self._body(environ, receive)
-            if self._may_strand(environ, body):
+            if environ["PATH_INFO"] == ALIVE:
+                answer = self._run(environ, body)
+            elif self._may_strand(environ, body):
                 answer = await strands.run(partial(self._run, environ, body), self._threads)
             else:
                 answer = await self._in_thread(environ, body)

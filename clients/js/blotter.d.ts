@@ -165,6 +165,7 @@ export interface Limits {
   backoffMaxMs: number;
   retryAfterMaxMs: number;
   silenceMs: number;
+  streamMs: number;
   confirmMs: number;
   confirmWaitSeconds: number;
   concurrency: number;

@@ -36,8 +36,9 @@ async def ask(edge: Edge, method: str, path: str, data: bytes | None = None) -> 
     return (await request(edge, method, f"/api/conversations/{path}", headers, data)).status
 
 
-def test_saves_of_what_is_hot_need_no_thread(edge: Edge, chat: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not for the figures of the buffer's memory either, which one of them asks for each second."""
+@pytest.fixture
+def held(chat: Rig, monkeypatch: pytest.MonkeyPatch) -> tuple[threading.Event, threading.Event]:
+    """Reads of what is cold, as all but `c` is, hold their thread: set when one does, and set to let it go."""
     chat.say("c", "m0", "x")
     entered, go_on = threading.Event(), threading.Event()
 
@@ -47,6 +48,33 @@ def test_saves_of_what_is_hot_need_no_thread(edge: Edge, chat: Rig, monkeypatch:
         raise StoreUnavailable("away")
 
     monkeypatch.setattr(chat.pipeline.store, "base", slow)
+    return entered, go_on
+
+
+def test_it_is_alive_while_all_threads_wait(
+    edge: Edge, held: tuple[threading.Event, threading.Event]
+) -> None:
+    """With the buffer stalled and many clients it took 18 s: a probe would have had every web killed, again and again."""
+    entered, go_on = held
+
+    async def main() -> None:
+        reading = asyncio.create_task(ask(edge, "GET", "cold"))
+        try:
+            assert await asyncio.to_thread(entered.wait, 10)
+            for method in ("GET", "HEAD"):
+                assert (await asyncio.wait_for(request(edge, method, "/healthz", {}, None), 5)).status == 200
+        finally:
+            go_on.set()
+            await reading
+
+    asyncio.run(main())
+
+
+def test_saves_of_what_is_hot_need_no_thread(
+    edge: Edge, chat: Rig, held: tuple[threading.Event, threading.Event]
+) -> None:
+    """Not for the figures of the buffer's memory either, which one of them asks for each second."""
+    entered, go_on = held
 
     async def main() -> None:
         message = b'{"id": "m1", "role": "user", "content": "x"}'

@@ -254,7 +254,7 @@ export class Blotter extends EventTarget {
     return this.#items.get(`${conversationId}\n${kind}\n${id}`)?.known ?? undefined;
   }
 
-  /** Items refused for good, with the reason; the next save of one tries again. */
+  /** Items refused for good, here or on a page that is gone, with the reason; the next save of one tries again. */
   failures() {
     return [...this.#items.values()]
       .filter((item) => item.failed)
@@ -1037,7 +1037,7 @@ export class Blotter extends EventTarget {
       // Read again where one is gone: only now has it written its last row. Whoever took half of what it left would
       // create that half before the other.
       for (const row of dead.size ? await this.#outbox.rows(account) : []) {
-        if (!dead.has(row.tab) || row.failed) continue;
+        if (!dead.has(row.tab)) continue;
         this.#said = Math.max(this.#said, row.at + 1);
         chars += sizeOf(row.want);
         // What does not fit into memory comes later; nothing newer of its conversation is created before it.
@@ -1069,6 +1069,16 @@ export class Blotter extends EventTarget {
   #adopt(row) {
     const item = this.#item(row.kind, row.conversationId, row.id);
     item.rows.add(row.key);
+    if (row.failed) {
+      if (item.want !== null || item.failed) return;
+      item.at = row.at;
+      item.want = row.want;
+      item.mode = row.mode;
+      item.revision = row.revision;
+      item.failed = new BlotterError(row.failed.status, row.failed);
+      this.#state(item);
+      return;
+    }
     item.adopted = true;
     if (item.want !== null && item.dirty && !item.own) {
       // Two gone pages had it: the later one's words go over the earlier one's.
@@ -1094,6 +1104,7 @@ export class Blotter extends EventTarget {
       return;
     }
     if (row.acked && item.acked && item.version >= row.version) return this.#settleRows(item);
+    item.failed = null;
     item.mode = row.mode;
     item.revision = Math.max(item.revision ?? -1, row.revision ?? -1);
     if (item.revision < 0) item.revision = null;
@@ -1335,7 +1346,7 @@ export class Blotter extends EventTarget {
       this.#materialise(item);
       return item.want ? { ...shown, ...item.want, unsaved: true } : shown;
     }
-    if (shown.version >= item.version) {
+    if (shown.version >= item.version && !item.failed) {
       item.known = shown.deletedAt ? { deleted: true } : snapshotFrom(kind, shown);
       item.want = null;
       item.revision = shown.revision ?? item.revision;

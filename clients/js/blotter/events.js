@@ -54,6 +54,16 @@ export function foldEvent(view, event) {
   return view;
 }
 
+/** A long poll's answer, told as a stream would. `within`: how its body is waited for. */
+export async function* polledEvents(response, within) {
+  if (response.status !== 204) yield { event: "data", data: await within(response.text()) };
+  const { headers } = response;
+  const control = { streamNextOffset: headers.get("Stream-Next-Offset") ?? undefined };
+  control.upToDate = headers.get("Stream-Up-To-Date") === "true";
+  control.streamClosed = headers.get("Stream-Closed") === "true";
+  yield { event: "control", data: JSON.stringify(control) };
+}
+
 /** The events of a text/event-stream body: `{event, data}`. `read`: how its reader is read. */
 export async function* serverSentEvents(body, read = (reader) => reader.read()) {
   const reader = body.getReader();

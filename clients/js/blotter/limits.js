@@ -25,6 +25,8 @@ export const LIMITS = Object.freeze({
   retryAfterMaxMs: 300 * SECOND_MS,
   /** ms; live events that say nothing for so long are asked for anew (the server says every 15 s that it lives). */
   silenceMs: 50 * SECOND_MS,
+  /** ms; a stream that has not begun by then is held back by a proxy: long polls take its place. */
+  streamMs: 10 * SECOND_MS,
   /** ms; after an acknowledgement, until asking whether it is stored; doubled up to autosaveMs. */
   confirmMs: SECOND_MS,
   /** s; how long such a question may be held by the server. */

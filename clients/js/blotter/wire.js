@@ -5,7 +5,7 @@
  */
 
 import { backoffMs, BlotterError, retryAfterMs, TRANSIENT } from "./errors.js";
-import { serverSentEvents } from "./events.js";
+import { polledEvents, serverSentEvents } from "./events.js";
 import { utf8Length } from "./text.js";
 
 /** UTF-8 as a header carries it: a character a byte. */
@@ -210,12 +210,16 @@ export class Wire {
   /**
    * Follows a stream of events from `place.offset` on, and keeps that in step; reconnects until `controller` aborts.
    *
+   * By server-sent events; where none of them comes through, by long polls, until one of those fails.
+   *
    * Returns when the stream is closed; throws where it cannot go on, and what `onEvent` and `onUpToDate` throw: the same
    * event would come again and again. What they return is waited for.
    */
   async follow(path, place, controller, { onEvent, onUpToDate }) {
     let failures = 0;
     let spent; // the token that was refused last
+    let polls = false;
+    let known = false; // whether there are events here at all
     let fault = null; // what a listener threw
     const tell = async (listener, value) => {
       try {
@@ -227,18 +231,20 @@ export class Wire {
     };
     while (!controller.signal.aborted && !this.#closed) {
       let wait = 0;
+      let began = polls;
       const connection = new AbortController();
       const end = () => connection.abort();
       controller.signal.addEventListener("abort", end, { once: true });
       this.#requests.add(connection);
       try {
-        const query = new URLSearchParams({ offset: place.offset, live: "sse" });
+        const query = new URLSearchParams({ offset: place.offset, live: polls ? "long-poll" : "sse" });
         const bearer = await unlessAborted(this.bearer(spent), controller.signal);
-        const headers = { Accept: "text/event-stream" };
+        const headers = { Accept: polls ? "application/json" : "text/event-stream" };
         if (bearer) headers.Authorization = `Bearer ${bearer}`;
         if (this.#owner !== undefined) headers["Blotter-Owner"] = byteString(this.#owner);
         const asked = this.#env.fetch(`${this.#events}${path}?${query}`, { headers, signal: connection.signal });
-        const response = await this.#unlessSilent(asked, connection);
+        const within = (promise) => this.#unlessSilent(promise, connection, began ? this.#limits.silenceMs : this.#limits.streamMs);
+        const response = await within(asked);
         if (response.status === 401 && typeof this.#token === "function" && spent === undefined) {
           spent = bearer;
           await response.body?.cancel();
@@ -246,10 +252,18 @@ export class Wire {
         }
         spent = undefined;
         if (!response.ok) {
-          throw refusal(response, await response.json().catch(() => undefined), this.#env.now());
+          const error = refusal(response, await response.json().catch(() => undefined), this.#env.now());
+          const nowhere = !known && error.status === 0 && response.status === 404;
+          throw nowhere ? new BlotterError(404, { title: "There are no live events here" }) : error;
         }
-        const read = (reader) => this.#unlessSilent(reader.read(), connection);
-        for await (const { event, data } of serverSentEvents(response.body, read)) {
+        known = true;
+        const read = async (reader) => {
+          const piece = await within(reader.read());
+          began = true;
+          return piece;
+        };
+        const told = polls ? polledEvents(response, within) : serverSentEvents(response.body, read);
+        for await (const { event, data } of told) {
           failures = 0;
           if (event === "data") {
             const values = JSON.parse(data);
@@ -267,6 +281,7 @@ export class Wire {
         if (fault !== null) throw fault.error;
         if (error instanceof BlotterError && !TRANSIENT.has(error.status)) throw error;
         wait = error instanceof BlotterError ? error.retryAfterMs : 0;
+        polls = !began && connection.signal.aborted;
       } finally {
         this.#requests.delete(connection);
         controller.signal.removeEventListener("abort", end);
@@ -277,8 +292,8 @@ export class Wire {
   }
 
   /** What `promise` gives. A connection that is silent for too long is dead, though nobody says so: it is cut. */
-  #unlessSilent(promise, connection) {
-    const timer = this.#env.setTimeout(() => connection.abort(), this.#limits.silenceMs);
+  #unlessSilent(promise, connection, ms) {
+    const timer = this.#env.setTimeout(() => connection.abort(), ms);
     return unlessAborted(promise, connection.signal).finally(() => this.#env.clearTimeout(timer));
   }
 }

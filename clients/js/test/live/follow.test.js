@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { createHmac } from "node:crypto";
+import { createServer } from "node:http";
 import { test } from "node:test";
 
 import { withBlotter } from "../../ai-sdk.js";
@@ -69,6 +70,42 @@ test("a token that runs out in the middle is replaced, and not a word is missing
   assert.ok(asked.length <= 6, `${asked.length} requests`);
   await blotter.dispose();
   await writer.dispose();
+});
+
+test("through a proxy that holds every answer back to its end, events come all the same", { timeout: 60_000 }, async () => {
+  const server = createServer(async (request, response) => {
+    const gone = new AbortController();
+    response.on("close", () => gone.abort());
+    try {
+      const { authorization } = request.headers;
+      const answer = await fetch(need("EVENTS_URL") + request.url, { headers: { authorization }, signal: gone.signal });
+      const body = Buffer.from(await answer.arrayBuffer());
+      answer.headers.delete("transfer-encoding");
+      response.writeHead(answer.status, Object.fromEntries(answer.headers));
+      response.end(body);
+    } catch {
+      response.destroy();
+    }
+  });
+  await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
+  const addresses = { baseUrl: need("BASE_URL"), eventsUrl: `http://127.0.0.1:${server.address().port}`, token: need("TOKEN") };
+  const writer = createBlotter({ ...addresses, env: { indexedDB: null } });
+  const reader = createBlotter({ ...addresses, env: { indexedDB: null }, limits: { streamMs: 1000 } });
+  const chat = newChat();
+  const reply = writer.startReply(chat, { id: "r" });
+  reply.append("Begun");
+  await writer.flush();
+  const seen = [];
+  for await (const message of reader.followMessage(chat, "r")) {
+    seen.push(message.content);
+    if (seen.length === 1) setTimeout(() => reply.append(", gone on with"), 1500);
+    else if (message.content.endsWith("with")) reply.complete({ content: "Begun, gone on with, ended." });
+  }
+  assert.deepEqual(seen.at(-1), "Begun, gone on with, ended.");
+  assert.ok(seen.includes("Begun, gone on with"), String(seen));
+  await Promise.all([writer.dispose(), reader.dispose()]);
+  server.closeAllConnections();
+  server.close();
 });
 
 test("where there is no other token, following ends with that, and is not tried again and again", { timeout: 60_000 }, async () => {

@@ -197,6 +197,56 @@ test("what is refused for good is failed, with its reason, and does not hold up 
   await blotter.dispose();
 });
 
+test("what was refused is not out of the world with its page: the next one tells it, and can say it better", async () => {
+  const server = yesServer();
+  server.state.answer = ({ body }) => body?.content === "bad" && server.problem(422, "invalid");
+  const indexedDB = new IDBFactory();
+  const locks = new Locks();
+  const first = world({ server, page: new Page({ fetch: server.fetch, indexedDB, locks }) });
+  await assert.rejects(first.blotter.saveUserMessage("c", { id: "u", content: "bad" }), { status: 422 });
+  const view = { conversation: { id: "c", version: 2000 }, messages: [{ id: "u", role: "user", content: "older", version: 2000, stored: true }], toolResults: [], artifacts: [], version: 2000 };
+  const { answer } = server.state;
+  server.state.answer = (entry) => (entry.method === "GET" ? Response.json(view) : answer(entry));
+  await first.blotter.loadConversation("c");
+  assert.equal(first.blotter.failures()[0].fields.content, "bad");
+  await first.clock.pass(100);
+  first.page.die();
+  const next = world({ server, page: new Page({ fetch: server.fetch, indexedDB, locks }) });
+  await next.blotter.replay();
+  const [failure, ...others] = next.blotter.failures();
+  assert.deepEqual([failure.id, failure.fields.content, failure.error.kind, others.length], ["u", "bad", "invalid", 0]);
+  assert.deepEqual(next.states, ["message u failed"]);
+  assert.equal(next.blotter.unsaved, 0);
+  next.blotter.saveUserMessage("c", { id: "u", content: "good" });
+  await next.clock.pass(100);
+  assert.equal(next.blotter.failures().length, 0);
+  await next.blotter.dispose();
+  const last = world({ server, page: new Page({ fetch: server.fetch, indexedDB, locks }) });
+  await last.blotter.replay();
+  assert.equal(last.blotter.failures().length, 0);
+  await last.blotter.dispose();
+});
+
+test("of a message that was refused on one page and said better on the next, the better words go out", async () => {
+  const server = yesServer();
+  server.state.answer = ({ body }) => (body?.content === "bad" ? server.problem(422, "invalid") : Promise.reject(new TypeError("fetch failed")));
+  const indexedDB = new IDBFactory();
+  const locks = new Locks();
+  for (const content of ["bad", "good"]) {
+    const page = new Page({ fetch: server.fetch, indexedDB, locks });
+    const { blotter, clock } = world({ server, page });
+    blotter.saveUserMessage("c", { id: "u", content });
+    await clock.pass(100);
+    page.die();
+  }
+  server.state.answer = null;
+  const next = world({ server, page: new Page({ fetch: server.fetch, indexedDB, locks }) });
+  await next.blotter.replay();
+  await next.clock.pass(100);
+  assert.deepEqual([server.log.at(-1).body.content, next.blotter.failures().length, next.blotter.unsaved], ["good", 0, 0]);
+  await next.blotter.dispose();
+});
+
 test("new messages are created in their order, together where several wait", async () => {
   const server = yesServer();
   server.state.answer = (_, init) => new Promise((next) => setImmediate(next, null));

@@ -151,3 +151,33 @@ test("a token that is refused ends following, and waiting for a reply, with that
   assert.equal(asked, 3);
   await blotter.dispose();
 });
+
+test("where an app passes no live events on, a reply is asked for instead", { timeout: 5000 }, async () => {
+  const server = writingServer([]);
+  const { answer } = server.state;
+  server.state.answer = (entry, init) => {
+    if (entry.path.endsWith("/events")) return Response.json({}, { status: 404 });
+    if (entry.path.endsWith("/r")) return Response.json({ ...WRITTEN, content: "so far, so good", status: "complete", version: 1500 });
+    return answer(entry, init);
+  };
+  const blotter = createBlotter({ token: "t", env: { fetch: server.fetch, indexedDB: null } });
+  await assert.rejects(blotter.follow("c").done, { status: 404 });
+  const seen = await all(blotter.followMessage("c", "r", { pollMs: 1 }));
+  assert.deepEqual(seen.map((message) => message.content), ["so far", "so far, so good"]);
+  await blotter.dispose();
+});
+
+test("where there were live events, a proxy that knows of none for a while ends nothing", { timeout: 5000 }, async () => {
+  const server = tellingServer([], { closed: true });
+  const { answer } = server.state;
+  const answers = [
+    () => new Response("", { headers: { "Content-Type": "text/event-stream" } }),
+    () => new Response("404 page not found", { status: 404 }),
+  ];
+  server.state.answer = (entry, init) => (entry.path.endsWith("/events") && answers.length ? answers.shift()() : answer(entry, init));
+  const limits = { backoffMs: 1, backoffMaxMs: 1 };
+  const blotter = createBlotter({ token: "t", env: { fetch: server.fetch, indexedDB: null }, limits });
+  await blotter.follow("c").done;
+  assert.equal(server.log.filter((entry) => entry.path.endsWith("/events")).length, 3);
+  await blotter.dispose();
+});

@@ -271,6 +271,8 @@ test("events of a connection that died without a word are asked for anew", async
   };
   const { clock, blotter } = world({ server });
   const following = blotter.follow("c", {});
+  await clock.pass(0);
+  beat();
   for (let at = 0; at < 8; at++) {
     await clock.pass(15_000);
     beat();
@@ -303,4 +305,39 @@ test("an outbox that another page deletes, or the browser drops, is opened anew"
   assert.ok(await other.flush({ timeoutMs: 2000 }));
   assert.equal(server.log.at(-1).body?.content, "said after that");
   await other.dispose();
+});
+
+test("events that a proxy holds back to their end come by long polls; where those fail, a stream is tried again", async () => {
+  const server = yesServer();
+  const asked = [];
+  const answers = [];
+  server.state.answer = ({ path }, { signal }) => {
+    if (!path.endsWith("/events")) return null;
+    const answer = asked.at(-1).live === "sse" ? undefined : answers.shift();
+    return answer ?? new Promise((_, fail) => signal.addEventListener("abort", () => fail(signal.reason)));
+  };
+  const fetch = (url, init) => {
+    const query = new URL(url, "http://x").searchParams;
+    if (query.has("live")) asked.push({ live: query.get("live"), offset: query.get("offset") });
+    return server.fetch(url, init);
+  };
+  const { clock, blotter } = world({ server, env: { fetch } });
+  const heard = [];
+  const at = (offset) => ({ "Stream-Next-Offset": offset, "Stream-Up-To-Date": "true" });
+  answers.push(
+    Response.json([{ type: "stored", kind: "message", id: "m", version: 1 }], { headers: at("1_0") }),
+    new Response(null, { status: 204, headers: at("1_0") }),
+  );
+  const following = blotter.follow("c", { onEvent: ({ id }) => heard.push(id), onUpToDate: (offset) => heard.push(offset) });
+  await clock.pass(12_000);
+  assert.deepEqual(heard, ["m", "1_0", "1_0"]);
+  assert.deepEqual(asked, [{ live: "sse", offset: "-1" }, ...["-1", "1_0", "1_0"].map((offset) => ({ live: "long-poll", offset }))]);
+  await clock.pass(51_000);
+  assert.deepEqual(asked.at(-1), { live: "sse", offset: "1_0" });
+  await clock.pass(11_000);
+  answers.push(new Response("[]", { headers: { ...at("2_0"), "Stream-Closed": "true" } }));
+  await clock.pass(70_000);
+  await following.done;
+  assert.equal(following.offset, "2_0");
+  await blotter.dispose();
 });
