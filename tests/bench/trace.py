@@ -45,6 +45,8 @@ SPEED = 20
 #: The speeds tried by the full run, to find the highest that holds.
 SPEEDS = (5, 10, 15, 20, 25, 30, 40)
 ACKNOWLEDGED_MS, LATE_MS = 50.0, 3000.0
+#: What of the buffer's fsyncs is a stall of the disk.
+STALL_MS = 10
 
 
 class Arrival(NamedTuple):
@@ -66,6 +68,15 @@ class Held(NamedTuple):
     rows: int
     #: Program -> CPU time a request, µs, of all cores.
     cpu_us: Mapping[str, int]
+    #: Fsyncs of the buffer's append-only file that took STALL_MS or more, and all their milliseconds.
+    stalls: tuple[int, int]
+
+    def __str__(self) -> str:
+        count, ms = self.stalls
+        return (
+            f"lost {self.lost}, acknowledgement p50 {self.result.p50:.1f} ms, p99 {self.result.p99:.1f} ms,"
+            f" late p99 {self.late_p99_ms / 1000:.1f} s, {count} slow fsyncs of {ms} ms in all"
+        )
 
     @property
     def holds(self) -> bool:
@@ -147,6 +158,7 @@ def _figures(held: Held, source: str, seconds: float) -> Iterator[Figure]:
         "load generator, share of a core": held.result.cpu,
         "acknowledgement p50 ms": round(held.result.p50, 2),
         "CPU a request, µs": held.cpu_us,
+        f"fsyncs of {STALL_MS} ms or more, count and ms": held.stalls,
         "cores for everything": len(os.sched_getaffinity(0)),
     }
     figures: tuple[tuple[str, float, str, Target], ...] = (
@@ -175,6 +187,9 @@ def replay(
     with _Lateness(servers) as lateness, servers.pipeline() as pipeline:
         before = Partitions(pipeline.buffer).counters().get("rows", 0)
         used_s = {name: cpu_s(pid) for name, pid in pids.items()}
+        client: Any = pipeline.buffer.client
+        client.config_set("latency-monitor-threshold", STALL_MS)
+        client.execute_command("LATENCY", "RESET")
         result: Result = bench.elsewhere(play, url, token("ann"), tag, chosen, speed)
         deadline = time.monotonic() + 120
         while pipeline.figures()["dirtyItems"]:
@@ -185,6 +200,7 @@ def replay(
         cpu_us = {
             name: round((cpu_s(pid) - used_s[name]) / result.requests * 1e6) for name, pid in pids.items()
         }
+        stalls = _stalls(client)
     return Held(
         speed,
         len(chosen),
@@ -193,7 +209,15 @@ def replay(
         lateness.p99(counted),
         counted,
         cpu_us,
+        stalls,
     )
+
+
+def _stalls(client: Any) -> tuple[int, int]:
+    """Since LATENCY RESET. Of an event: name, when, latest, most, and since Valkey 8.1 the sum and the count."""
+    found = {event[0]: event for event in client.execute_command("LATENCY", "LATEST")}
+    event = found.get(b"aof-fsync-always")
+    return (0, 0) if event is None or len(event) < 6 else (int(event[5]), int(event[4]))
 
 
 def play(url: str, pass_: str, tag: str, arrivals: Sequence[Arrival], speed: float) -> Result:
